@@ -1,0 +1,1 @@
+// cid: being written.

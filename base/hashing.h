@@ -1,0 +1,55 @@
+// Hash functions of multihash: which can be computed, one-shot digests, incremental digests, and checking a block
+// against its multihash. OpenSSL does the work with fetched algorithms and reused contexts; BLAKE3 is ours.
+//
+// Threads: free functions are thread-safe (contexts are per thread); a Hasher belongs to one thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/multihash.h"
+
+namespace dagstore {
+
+// Native digest size in bytes, or 0 if the function has none here (unknown, or identity).
+size_t DigestSize(uint64_t code);
+// True for identity and for every function Digest() can compute.
+bool CanHash(uint64_t code);
+
+// The digest of `data`, cut to `length` bytes (0 = the native size). Unimplemented for an unknown function,
+// InvalidArgument if `length` exceeds the native size. Identity gives the data itself.
+absl::StatusOr<Bytes> Digest(uint64_t code, Span data, size_t length = 0);
+
+// Fixed outputs for the callers that need no allocation. `out` has 32 bytes.
+void Sha256(Span data, uint8_t* out);
+void Blake3(Span data, uint8_t* out, size_t out_size = 32);
+
+enum class HashCheck : uint8_t {
+  kMatch,
+  kMismatch,
+  kUnverifiable,  // the function is not known here: storable and indexable, but nobody vouches for the bytes
+};
+// Recomputes and compares. A digest longer than the native size is a mismatch. No allocation for 64-byte digests or less.
+HashCheck VerifyBlock(const MultihashView& hash, Span data);
+
+// A block to be checked with others of its kind.
+struct HashJob {
+  MultihashView hash = {};
+  Span data = {};
+  HashCheck result = HashCheck::kMismatch;  // filled in
+};
+// Same results as VerifyBlock on each, in the fastest way this machine has for many blocks.
+void VerifyBlocks(std::span<HashJob> jobs);
+
+// Incremental, for files that do not fit in memory.
+class Hasher {
+ public:
+  virtual ~Hasher() = default;
+  virtual void Update(Span data) = 0;
+  // Native size. Call once.
+  virtual Bytes Finish() = 0;
+};
+// Unimplemented for an unknown function.
+absl::StatusOr<std::unique_ptr<Hasher>> NewHasher(uint64_t code);
+
+}  // namespace dagstore

@@ -1,0 +1,83 @@
+// Io: every file operation of the store, behind one interface, so that tests and the simulator can replace it.
+//
+// Workers call it; the loop never does. Implementations loop over short reads and writes and over EINTR, so callers see
+// all bytes or an error. Errors are classified by ErrnoStatus (base/status.h) and name the path.
+//
+// File protocol: what must survive appears whole. Write to a temporary, SyncFile, Rename, SyncDir; see PublishFile.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/reader.h"
+
+namespace dagstore {
+
+struct FileStat {
+  uint64_t size = 0;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  int64_t mtime_ns = 0;
+  bool is_regular = false;
+  bool is_directory = false;
+
+  friend bool operator==(const FileStat&, const FileStat&) = default;
+};
+
+// A file open for reading. Closing is the destructor's work.
+class RandomFile : public RandomReader {
+ public:
+  virtual absl::StatusOr<FileStat> Stat() const = 0;
+  // A mapping that lives as long as the file object; empty if this kind of file cannot be mapped. Only for sealed files
+  // of our own: a mapped file that someone truncates kills the process.
+  virtual absl::StatusOr<Span> Map() = 0;
+};
+
+// A file open for appending. One thread.
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;  // closes, discards errors: call Close() first
+  virtual absl::Status Append(Span data) = 0;
+  virtual absl::Status WriteAt(uint64_t offset, Span data) = 0;
+  virtual absl::Status Sync() = 0;   // data and size reach the disk; after an error do not retry on the same file
+  virtual absl::Status Close() = 0;  // once
+};
+
+enum class Follow : uint8_t { kNever, kAlways };  // symbolic links in the last component
+
+// Any thread.
+class Io {
+ public:
+  virtual ~Io() = default;
+
+  // Opens a regular file for reading. InvalidArgument if it is not a regular file.
+  virtual absl::StatusOr<std::unique_ptr<RandomFile>> Open(const std::string& path, Follow follow = Follow::kAlways) = 0;
+  // O_EXCL | O_NOFOLLOW, mode 0600. AlreadyExists if anything has that name.
+  virtual absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) = 0;
+  virtual absl::StatusOr<FileStat> Stat(const std::string& path, Follow follow = Follow::kAlways) = 0;
+  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
+  virtual absl::Status Remove(const std::string& path) = 0;  // NotFound if absent
+  virtual absl::Status MakeDir(const std::string& path) = 0;  // mode 0700, parents too; OK if present
+  virtual absl::Status SyncDir(const std::string& path) = 0;
+  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;  // names, sorted
+  // A place where the simulator may switch to another job, and where a job looks at its cancel flag.
+  virtual void Yield() {}
+
+  static Io& Posix();
+};
+
+// Writes `parts` in order to `dir`/`temp_name`, syncs, renames to `dir`/`name`, syncs the folder. On an error nothing
+// named `name` has appeared and the temporary is removed.
+absl::Status PublishFile(Io& io, const std::string& dir, const std::string& name, const std::string& temp_name,
+                         std::span<const Span> parts);
+
+// Reads a whole small file of our own. ResourceExhausted above `size_max`.
+absl::StatusOr<Bytes> ReadSmallFile(Io& io, const std::string& path, size_t size_max);
+
+}  // namespace dagstore

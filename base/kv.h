@@ -1,0 +1,108 @@
+// Kv: the durable ordered map under the store. A networked engine may stand here later, so: no chatty calls on hot paths,
+// scans by cursor, writes in batches.
+//
+// Threads: any. Commit() may block for a sync: never call it on the loop.
+// Durability: after Commit(sync) returns OK the batch survives power loss, whole; without it, none of it may be relied on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+
+namespace dagstore {
+
+// Column families. Numbers index arrays; names (KvTableName) are on disk: never rename.
+enum class KvTable : uint8_t {
+  kMeta,        // store identity, format version, secrets, counters
+  kRecords,     // shard key -> record (shard/record.h)
+  kDestroying,  // shard key -> record of a shard whose destruction has begun
+  kIndexes,     // ordinal, big endian -> native shard index of a small shard
+  kTopIndex,    // manifest and coverage of the top-level index
+  kRoots,       // root CID -> ordinals
+  kManifests,   // named, versioned CID sets of shards
+  kQuarantine,  // records that could not be decoded, as they were found
+};
+inline constexpr size_t kKvTables = 8;
+const char* KvTableName(KvTable table);
+
+// Changes that happen together. Keys and values are binary.
+class KvBatch {
+ public:
+  enum class Kind : uint8_t { kPut, kDelete, kDeletePrefix };
+  struct Change {
+    Kind kind = Kind::kPut;
+    KvTable table = KvTable::kMeta;
+    std::string key = {};
+    std::string value = {};
+  };
+
+  void Put(KvTable table, std::string key, std::string value) {
+    bytes_ += key.size() + value.size();
+    changes_.push_back({Kind::kPut, table, std::move(key), std::move(value)});
+  }
+  void Delete(KvTable table, std::string key) {
+    bytes_ += key.size();
+    changes_.push_back({Kind::kDelete, table, std::move(key), {}});
+  }
+  // Every key that starts with `prefix`, which is not empty.
+  void DeletePrefix(KvTable table, std::string prefix) {
+    bytes_ += prefix.size();
+    changes_.push_back({Kind::kDeletePrefix, table, std::move(prefix), {}});
+  }
+  // Moves the changes of `other` to the end.
+  void Append(KvBatch&& other);
+
+  const std::vector<Change>& changes() const { return changes_; }
+  bool empty() const { return changes_.empty(); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::vector<Change> changes_;
+  size_t bytes_ = 0;
+};
+
+// A snapshot walked in key order. One thread.
+class KvCursor {
+ public:
+  virtual ~KvCursor() = default;
+  virtual bool Valid() const = 0;
+  virtual void Next() = 0;
+  virtual std::string_view key() const = 0;    // valid until Next()
+  virtual std::string_view value() const = 0;  // valid until Next()
+  // An error ends the walk: look here when Valid() turns false.
+  virtual absl::Status status() const = 0;
+};
+
+class Kv {
+ public:
+  virtual ~Kv() = default;
+  // nullopt if absent.
+  virtual absl::StatusOr<std::optional<std::string>> Get(KvTable table, std::string_view key) = 0;
+  // From the first key >= `from` (and, if `prefix` is not empty, while keys start with it).
+  virtual std::unique_ptr<KvCursor> Scan(KvTable table, std::string_view from = {}, std::string_view prefix = {}) = 0;
+  virtual absl::Status Commit(const KvBatch& batch, bool sync) = 0;
+  // Approximate bytes on disk (0 in memory).
+  virtual uint64_t SizeBytes() = 0;
+  // Number of Commit(sync) calls that reached the disk, for the benchmarks and metrics.
+  virtual uint64_t SyncCount() const = 0;
+};
+
+std::unique_ptr<Kv> NewMemoryKv();
+
+struct RocksKvOptions {
+  size_t block_cache_bytes = 32 << 20;  // records and small indexes are read rarely; the OS caches files too
+  size_t write_buffer_bytes = 32 << 20;
+  int open_files_max = 256;             // part of the process's descriptor budget
+  uint64_t wal_bytes_max = 64 << 20;    // bounds the replay at open (0.7 s)
+  bool create_if_missing = true;
+};
+// FailedPrecondition if another process has it open. DataLoss if its files are damaged.
+absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const RocksKvOptions& options);
+
+}  // namespace dagstore

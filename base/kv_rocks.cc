@@ -1,0 +1,1 @@
+// kv_rocks: being written.

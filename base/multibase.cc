@@ -1,0 +1,1 @@
+// multibase: being written.

@@ -1,0 +1,1 @@
+// multihash: being written.

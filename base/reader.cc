@@ -1,0 +1,72 @@
+#include "base/reader.h"
+
+#include <algorithm>
+
+namespace dagstore {
+namespace {
+
+size_t CopyFrom(Span content, uint64_t offset, size_t size, uint8_t* out) {
+  if (offset >= content.size()) return 0;
+  const size_t n = std::min<uint64_t>(size, content.size() - offset);
+  std::memcpy(out, content.data() + offset, n);
+  return n;
+}
+
+class MemoryReader final : public RandomReader {
+ public:
+  explicit MemoryReader(Bytes bytes) : owned_(std::move(bytes)), content_(owned_) {}
+  explicit MemoryReader(Span bytes) : content_(bytes) {}
+  uint64_t Size() const override { return content_.size(); }
+  absl::StatusOr<size_t> ReadSome(uint64_t offset, size_t size, uint8_t* out) const override {
+    return CopyFrom(content_, offset, size, out);
+  }
+  Span Memory() const override { return content_; }
+
+ private:
+  const Bytes owned_;
+  const Span content_;
+};
+
+class RangeReader final : public RandomReader {
+ public:
+  RangeReader(const RandomReader& inner, uint64_t offset, uint64_t size)
+      : inner_(inner), offset_(offset), size_(size) {}
+  uint64_t Size() const override { return size_; }
+  absl::StatusOr<size_t> ReadSome(uint64_t offset, size_t size, uint8_t* out) const override {
+    if (offset >= size_) return size_t{0};
+    return inner_.ReadSome(offset_ + offset, std::min<uint64_t>(size, size_ - offset), out);
+  }
+  Span Memory() const override {
+    const Span all = inner_.Memory();
+    return all.size() >= offset_ && all.size() - offset_ >= size_ ? all.subspan(offset_, size_) : Span();
+  }
+
+ private:
+  const RandomReader& inner_;
+  const uint64_t offset_;
+  const uint64_t size_;
+};
+
+}  // namespace
+
+absl::Status RandomReader::Read(uint64_t offset, size_t size, uint8_t* out) const {
+  ASSIGN_OR_RETURN(const size_t n, ReadSome(offset, size, out));
+  if (n != size) {
+    return DataLoss("source ends at byte {} where {} more bytes were expected", offset + n, size - n);
+  }
+  return absl::OkStatus();
+}
+
+std::unique_ptr<RandomReader> NewMemoryReader(Bytes bytes) { return std::make_unique<MemoryReader>(std::move(bytes)); }
+std::unique_ptr<RandomReader> NewMemoryReader(Span bytes) { return std::make_unique<MemoryReader>(bytes); }
+std::unique_ptr<RandomReader> NewRangeReader(const RandomReader& inner, uint64_t offset, uint64_t size) {
+  return std::make_unique<RangeReader>(inner, offset, size);
+}
+
+absl::Status WorkContext::Check() const {
+  if (cancel != nullptr && cancel->cancelled()) return Cancelled("stopped");
+  if (!deadline.IsInfinite() && deadline.Passed(clock->Now())) return DeadlineExceeded("the deadline has passed");
+  return absl::OkStatus();
+}
+
+}  // namespace dagstore

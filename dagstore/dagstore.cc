@@ -1,0 +1,1 @@
+// dagstore: being written.

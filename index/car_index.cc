@@ -1,0 +1,1 @@
+// car_index: being written.

@@ -1,0 +1,1 @@
+// roots: being written.

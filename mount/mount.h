@@ -1,0 +1,50 @@
+// Mount: where the bytes of a shard come from. Made from a URL by a MountRegistry; knows nothing of shards.
+//
+// Threads: a mount is immutable after construction; every method may be called from any worker thread, never on the loop.
+// Errors: NotFound (the source does not exist), Unavailable (not now; a retry may help), FailedPrecondition (forbidden),
+// InvalidArgument (the URL makes no sense), ResourceExhausted (a limit of ours), Cancelled, DeadlineExceeded.
+// Messages show URLs redacted only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/io.h"
+#include "base/reader.h"
+#include "mount/url.h"
+
+namespace dagstore {
+
+struct MountTraits {
+  bool local = false;   // reading costs no network
+  bool random = false;  // OpenRandom works: any offset, at a price that does not depend on it
+  bool stable = false;  // the bytes can never change or vanish while a reader is open (bytes:, sealed files)
+};
+
+struct MountStat {
+  bool exists = false;
+  bool ready = false;         // can be opened now (a tape robot may need time)
+  uint64_t size = 0;          // meaningful if size_known
+  bool size_known = false;
+  std::string validator = {};  // changes when the bytes change: ETag, or device/inode/size/mtime; empty if unknown
+};
+
+class Mount {
+ public:
+  virtual ~Mount() = default;
+
+  virtual MountTraits traits() const = 0;
+  // What the registry makes this mount from again. Configuration that lives in the registry (roots, endpoints,
+  // credentials) is not in it.
+  virtual Url url() const = 0;
+
+  virtual absl::StatusOr<MountStat> Stat(Io& io, const WorkContext& work) const = 0;
+  // Only if traits().random.
+  virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io& io, const WorkContext& work) const;
+  // From `offset` to the end.
+  virtual absl::StatusOr<std::unique_ptr<ByteStream>> OpenStream(Io& io, const WorkContext& work,
+                                                                 uint64_t offset = 0) const = 0;
+};
+
+}  // namespace dagstore
