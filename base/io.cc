@@ -1,1 +1,69 @@
-// io: being written.
+#include "base/io.h"
+
+#include <algorithm>
+
+namespace dagstore {
+namespace {
+
+absl::Status WriteWhole(WritableFile& file, std::span<const Span> parts) {
+  for (const Span part : parts) RETURN_IF_ERROR(file.Append(part));
+  RETURN_IF_ERROR(file.Sync());
+  return file.Close();
+}
+
+absl::StatusOr<bool> Exists(Io& io, const std::string& path) {
+  const absl::StatusOr<FileStat> stat = io.Stat(path, Follow::kNever);
+  if (absl::IsNotFound(stat.status())) return false;
+  RETURN_IF_ERROR(stat.status());
+  return true;
+}
+
+// Moves a whole, synced `temp` to `path`. On an error `temp` is still there, and nothing has moved.
+absl::Status MoveIntoPlace(Io& io, const std::string& temp, const std::string& path, bool* replaced) {
+  ASSIGN_OR_RETURN(*replaced, Exists(io, path));
+  return io.Rename(temp, path);
+}
+
+}  // namespace
+
+absl::Status PublishFile(Io& io, const std::string& dir, const std::string& name, const std::string& temp_name,
+                         std::span<const Span> parts) {
+  const std::string temp = dir + "/" + temp_name;
+  const std::string path = dir + "/" + name;
+  bool replaced = false;
+  {
+    ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, io.Create(temp));
+    absl::Status status = WriteWhole(*file, parts);
+    if (status.ok()) status = MoveIntoPlace(io, temp, path, &replaced);
+    if (!status.ok()) {
+      // What cannot be removed now is swept at the next start: its name says that it is a temporary.
+      io.Remove(temp).IgnoreError();
+      return status;
+    }
+  }
+  absl::Status status = io.SyncDir(dir);
+  // A replaced file is gone already; the new one is whole, and better than none.
+  if (!status.ok() && !replaced) io.Remove(path).IgnoreError();
+  return status;
+}
+
+absl::StatusOr<Bytes> ReadSmallFile(Io& io, const std::string& path, size_t size_max) {
+  // The step grows with what has arrived, not with what the file says of itself: a file in /proc says 0, a sparse one
+  // says anything.
+  constexpr size_t kStepMin = 4 << 10;
+  constexpr size_t kStepMax = 1 << 20;
+  ASSIGN_OR_RETURN(const std::unique_ptr<RandomFile> file, io.Open(path));
+  Bytes content;
+  for (;;) {
+    const size_t had = content.size();
+    size_t step = std::clamp(had, kStepMin, kStepMax);
+    if (step > size_max - had) step = size_max - had + 1;  // one more byte shows that it is too large
+    content.resize(had + step);
+    ASSIGN_OR_RETURN(const size_t n, file->ReadSome(had, step, content.data() + had));
+    content.resize(had + n);
+    if (content.size() > size_max) return ResourceExhausted("{} is larger than {} bytes", path, size_max);
+    if (n < step) return content;
+  }
+}
+
+}  // namespace dagstore

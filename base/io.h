@@ -39,13 +39,15 @@ class RandomFile : public RandomReader {
   virtual absl::StatusOr<Span> Map() = 0;
 };
 
-// A file open for appending. One thread.
+// A file open for writing. One thread.
 class WritableFile {
  public:
   virtual ~WritableFile() = default;  // closes, discards errors: call Close() first
-  virtual absl::Status Append(Span data) = 0;
+  virtual absl::Status Append(Span data) = 0;  // at the end of all that was written so far
   virtual absl::Status WriteAt(uint64_t offset, Span data) = 0;
-  virtual absl::Status Sync() = 0;   // data and size reach the disk; after an error do not retry on the same file
+  // Data and size reach the disk. An error is final for this file: the kernel may have dropped the pages, so a second
+  // sync would lie. Remove it and start again from the source.
+  virtual absl::Status Sync() = 0;
   virtual absl::Status Close() = 0;  // once
 };
 
@@ -60,12 +62,17 @@ class Io {
   virtual absl::StatusOr<std::unique_ptr<RandomFile>> Open(const std::string& path, Follow follow = Follow::kAlways) = 0;
   // O_EXCL | O_NOFOLLOW, mode 0600. AlreadyExists if anything has that name.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) = 0;
+  // Opens a regular file of our own that is there (a transient that goes on); Append starts at its end. O_NOFOLLOW.
+  virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) = 0;
   virtual absl::StatusOr<FileStat> Stat(const std::string& path, Follow follow = Follow::kAlways) = 0;
-  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
-  virtual absl::Status Remove(const std::string& path) = 0;  // NotFound if absent
-  virtual absl::Status MakeDir(const std::string& path) = 0;  // mode 0700, parents too; OK if present
+  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;  // replaces `to`
+  virtual absl::Status Remove(const std::string& path) = 0;                         // a file. NotFound if absent
+  // Mode 0700, parents too; OK if present. What it made is on disk when it returns.
+  virtual absl::Status MakeDir(const std::string& path) = 0;
+  // The names in the folder reach the disk.
   virtual absl::Status SyncDir(const std::string& path) = 0;
-  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;  // names, sorted
+  // Names, sorted. ResourceExhausted above 10 million.
+  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;
   // A place where the simulator may switch to another job, and where a job looks at its cancel flag.
   virtual void Yield() {}
 
@@ -73,7 +80,9 @@ class Io {
 };
 
 // Writes `parts` in order to `dir`/`temp_name`, syncs, renames to `dir`/`name`, syncs the folder. On an error nothing
-// named `name` has appeared and the temporary is removed.
+// named `name` has appeared and the temporary is removed; a crash at any point leaves `name` absent or whole. A file that
+// had the name before is replaced: on an error it is untouched, or, if only the sync of the folder failed, the new one.
+// AlreadyExists, and nothing is removed, if the temporary is there already.
 absl::Status PublishFile(Io& io, const std::string& dir, const std::string& name, const std::string& temp_name,
                          std::span<const Span> parts);
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/check.h"
 
 namespace dagstore {
 
@@ -31,7 +32,12 @@ enum class KvTable : uint8_t {
 inline constexpr size_t kKvTables = 8;
 const char* KvTableName(KvTable table);
 
-// Changes that happen together. Keys and values are binary.
+// The longest key. Shard keys and CIDs are far below it; it also says which key comes after all others.
+inline constexpr size_t kKvKeyBytesMax = 16 << 10;
+// Keys and values of one batch: it is held in memory three times while it is committed.
+inline constexpr size_t kKvBatchBytesMax = 256 << 20;
+
+// Changes that happen together, in order: a later one sees what an earlier one did. Keys and values are binary.
 class KvBatch {
  public:
   enum class Kind : uint8_t { kPut, kDelete, kDeletePrefix };
@@ -52,6 +58,7 @@ class KvBatch {
   }
   // Every key that starts with `prefix`, which is not empty.
   void DeletePrefix(KvTable table, std::string prefix) {
+    DAGSTORE_CHECK(!prefix.empty());
     bytes_ += prefix.size();
     changes_.push_back({Kind::kDeletePrefix, table, std::move(prefix), {}});
   }
@@ -67,7 +74,7 @@ class KvBatch {
   size_t bytes_ = 0;
 };
 
-// A snapshot walked in key order. One thread.
+// A snapshot walked in key order (memcmp). One thread. Goes before its Kv. It keeps deleted data alive: close it soon.
 class KvCursor {
  public:
   virtual ~KvCursor() = default;
@@ -86,12 +93,21 @@ class Kv {
   virtual absl::StatusOr<std::optional<std::string>> Get(KvTable table, std::string_view key) = 0;
   // From the first key >= `from` (and, if `prefix` is not empty, while keys start with it).
   virtual std::unique_ptr<KvCursor> Scan(KvTable table, std::string_view from = {}, std::string_view prefix = {}) = 0;
+  // All changes or none. An empty batch with `sync` makes the commits before it durable.
+  // InvalidArgument for a key above kKvKeyBytesMax, ResourceExhausted for a batch above kKvBatchBytesMax: nothing was done.
+  // Any other error is final: every later Commit fails with it until the Kv is opened again, because only then is it
+  // known whether the batch survived. Reads go on.
   virtual absl::Status Commit(const KvBatch& batch, bool sync) = 0;
   // Approximate bytes on disk (0 in memory).
   virtual uint64_t SizeBytes() = 0;
-  // Number of Commit(sync) calls that reached the disk, for the benchmarks and metrics.
+  // Number of Commit(sync) calls that reached the disk, for the benchmarks and metrics (in memory: that would have).
   virtual uint64_t SyncCount() const = 0;
 };
+
+// The limits of Commit above. For implementations.
+absl::Status CheckKvBatch(const KvBatch& batch);
+// The first key after all that start with `prefix`, among keys of at most kKvKeyBytesMax. For implementations.
+std::string KvPrefixEnd(std::string_view prefix);
 
 std::unique_ptr<Kv> NewMemoryKv();
 
@@ -102,7 +118,10 @@ struct RocksKvOptions {
   uint64_t wal_bytes_max = 64 << 20;    // bounds the replay at open (0.7 s)
   bool create_if_missing = true;
 };
-// FailedPrecondition if another process has it open. DataLoss if its files are damaged.
+// Opens the database in the folder `path`, or makes it. Closing flushes, so that the next open replays nothing.
+// NotFound if there is none and it may not be made. FailedPrecondition if another process has it open, or a newer version
+// made it. DataLoss if its files are damaged or missing: what was acknowledged is never rolled back in silence; only a
+// torn end of the log, which nobody was told of, is dropped.
 absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const RocksKvOptions& options);
 
 }  // namespace dagstore
