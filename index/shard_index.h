@@ -46,17 +46,23 @@ class ShardIndex {
   virtual const std::vector<Cid>& roots() const = 0;
 
   // Every section with this multihash, by ascending offset; `visit` returns false to stop. Returns the number visited.
-  // At most two page faults when nothing is in memory.
-  virtual size_t Find(const MultihashView& hash, absl::FunctionRef<bool(const IndexEntry&)> visit) const = 0;
-  // All entries in index order (code, digest length, digest, offset); `visit` returns false to stop.
-  virtual void ForEach(absl::FunctionRef<bool(const IndexEntry&)> visit) const = 0;
+  // DataLoss if the part of the index that had to be read is damaged: an error, never "not found"; sections visited
+  // before it are sound. At most two page faults, as a rule, when nothing is in memory.
+  virtual absl::StatusOr<size_t> Find(const MultihashView& hash,
+                                      absl::FunctionRef<bool(const IndexEntry&)> visit) const = 0;
+  // All entries in index order (code, digest length, digest, offset); `visit` returns false to stop. DataLoss as Find.
+  virtual absl::Status ForEach(absl::FunctionRef<bool(const IndexEntry&)> visit) const = 0;
   // Bytes of the stored form.
   virtual uint64_t SizeBytes() const = 0;
-  // Reads everything and checks every checksum. DataLoss if any differs.
+  // Stands for the exact contents: a record keeps it, and whoever opens the stored form compares. Constant time.
+  virtual uint32_t Checksum() const = 0;
+  // Reads everything and checks every checksum, the order and the sums. DataLoss if anything differs.
   virtual absl::Status CheckAll() const = 0;
 
-  bool Contains(const MultihashView& hash) const {
-    return Find(hash, [](const IndexEntry&) { return false; }) != 0;
+  absl::StatusOr<bool> Contains(const MultihashView& hash) const {
+    absl::StatusOr<size_t> visited = Find(hash, [](const IndexEntry&) { return false; });
+    if (!visited.ok()) return visited.status();
+    return *visited != 0;
   }
 };
 

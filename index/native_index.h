@@ -1,0 +1,100 @@
+// The native form of a shard index: one immutable run of bytes, read in place. Format: docs/format.md#shard-index.
+//
+// A header (counts, roots, codecs, groups; checked when opened) and pages of 4096 bytes that carry their own checksum,
+// so that a lookup checks what it reads and nothing else. Opening costs the header, whatever the number of entries.
+// Threads: a writer belongs to one; an open index to any.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "index/shard_index.h"
+
+namespace dagstore {
+
+inline constexpr size_t kIndexPageBytes = 4096;  // a page fault; its checksum is verified in 0.5 us
+inline constexpr size_t kIndexTailBytes = 14;    // of an entry, after the digest: offset, sizes, codec
+inline constexpr uint64_t kIndexOffsetMax = (uint64_t{1} << 48) - 1;  // 256 TiB: what the six bytes of an offset hold
+inline constexpr uint64_t kIndexEntriesMax = uint64_t{1} << 40;       // so that no size here overflows 64 bits
+// Real CARs use a handful of each; the limits keep opening cheap when a hostile one invents a kind per section. Identity
+// digests of every length and then some fit.
+inline constexpr size_t kIndexGroupsMax = 4096;
+inline constexpr size_t kIndexCodecsMax = 4096;
+inline constexpr size_t kIndexRootsMax = 16384;  // four times what CarOptions allows
+inline constexpr size_t kIndexHeaderBytesMax = 16 << 20;  // thousands of the longest roots, and both tables
+
+// Entries with the same hash function and digest length.
+struct IndexGroup {
+  uint64_t code = 0;
+  uint32_t digest_size = 0;
+  uint64_t entries = 0;
+  uint64_t offset = 0;  // of its first page in the file; computed by the writer
+
+  size_t entry_size() const { return digest_size + kIndexTailBytes; }
+  uint64_t entries_per_page() const { return (kIndexPageBytes - 4) / entry_size(); }
+  uint64_t pages() const { return (entries + entries_per_page() - 1) / entries_per_page(); }
+  uint64_t bytes() const;  // of all pages; only the last may be short
+};
+
+// Writes the bytes after the digest. `codec_index` points into the codec table.
+void EncodeIndexTail(uint64_t offset, uint32_t data_size, uint16_t head_size, uint16_t codec_index, uint8_t* out);
+uint64_t IndexTailOffset(const uint8_t* tail);
+// The part of one entry (digest and tail) in the sum of the header; the sum does not depend on the order.
+uint64_t IndexEntryMix(Span entry);
+
+// Where the bytes of an index go.
+class IndexSink {
+ public:
+  virtual ~IndexSink() = default;
+  virtual absl::Status Append(Span bytes) = 0;
+};
+
+// What is known once every entry has been seen, before the first byte is written.
+struct NativeIndexPlan {
+  IndexSummary summary = {};
+  std::vector<Cid> roots = {};
+  std::vector<uint64_t> codecs = {};
+  std::vector<IndexGroup> groups = {};  // ascending by code, then digest size; none empty
+  uint64_t entries_mix = 0;             // sum of IndexEntryMix over all entries
+};
+
+// Writes an index front to back: bytes go out once, in order.
+class NativeIndexWriter {
+ public:
+  // Lays out the file. ResourceExhausted if there are too many groups, codecs or roots.
+  static absl::StatusOr<NativeIndexWriter> Plan(NativeIndexPlan plan);
+
+  uint64_t bytes() const { return bytes_; }        // of the whole index
+  uint32_t checksum() const { return checksum_; }  // as ShardIndex::Checksum
+
+  // Once, first. `sink` must outlive the writer.
+  absl::Status Begin(IndexSink& sink);
+  // The next entry (digest and tail): all of the first group in order of digest and offset, then of the next.
+  absl::Status Append(const uint8_t* entry);
+  // Once, last. DataLoss if the entries are not those of the plan (a temporary file did not give back what it was given).
+  absl::Status Finish();
+
+ private:
+  NativeIndexWriter() = default;
+  absl::Status FlushPage();
+  absl::Status PadTo(uint64_t offset);
+
+  NativeIndexPlan plan_;
+  Bytes header_;
+  uint64_t bytes_ = 0;
+  uint32_t checksum_ = 0;
+  IndexSink* sink_ = nullptr;
+  uint64_t written_ = 0;
+  size_t group_ = 0;
+  uint64_t group_entries_ = 0;  // of the current group, so far
+  uint64_t mix_ = 0;
+  Bytes page_;                  // begins with room for the checksum
+};
+
+// Opens an index in `bytes`, which stay as they are while `keep_alive` lives. Memory beside them: the tables of the
+// header, and a bit per page.
+// DataLoss if the header is damaged or does not fit the size; FailedPrecondition if a newer dagstore wrote it.
+absl::StatusOr<std::shared_ptr<const ShardIndex>> OpenNativeIndex(Span bytes, std::shared_ptr<const void> keep_alive);
+absl::StatusOr<std::shared_ptr<const ShardIndex>> OpenNativeIndex(Bytes bytes);
+
+}  // namespace dagstore
