@@ -26,6 +26,24 @@ absl::Status MoveIntoPlace(Io& io, const std::string& temp, const std::string& p
 
 }  // namespace
 
+absl::Status CheckBeneath(std::string_view path) {
+  if (path.empty()) return InvalidArgument("the path below the root is empty");
+  if (path[0] == '/') return InvalidArgument("the path below the root is absolute");
+  if (path.find('\0') != std::string_view::npos) return InvalidArgument("the path contains a zero byte");
+  while (!path.empty()) {
+    const size_t end = std::min(path.find('/'), path.size());
+    if (path.substr(0, end) == "..") return InvalidArgument("the path has a '..' component");
+    path.remove_prefix(std::min(end + 1, path.size()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<RandomFile>> Io::OpenBeneath(const std::string& root, const std::string& path,
+                                                            Follow follow) {
+  RETURN_IF_ERROR(CheckBeneath(path));
+  return Open(root + "/" + path, follow);
+}
+
 absl::Status PublishFile(Io& io, const std::string& dir, const std::string& name, const std::string& temp_name,
                          std::span<const Span> parts) {
   const std::string temp = dir + "/" + temp_name;

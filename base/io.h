@@ -60,6 +60,11 @@ class Io {
 
   // Opens a regular file for reading. InvalidArgument if it is not a regular file.
   virtual absl::StatusOr<std::unique_ptr<RandomFile>> Open(const std::string& path, Follow follow = Follow::kAlways) = 0;
+  // Opens the regular file `path` below the folder `root`, and nothing outside it: CheckBeneath(path) holds, and links are
+  // followed only where Follow allows it, in all components, and only as long as they stay below `root`.
+  // Unavailable if `root` is not there (not mounted, perhaps). Here for file systems without links: checks and opens.
+  virtual absl::StatusOr<std::unique_ptr<RandomFile>> OpenBeneath(const std::string& root, const std::string& path,
+                                                                  Follow follow);
   // O_EXCL | O_NOFOLLOW, mode 0600. AlreadyExists if anything has that name.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) = 0;
   // Opens a regular file of our own that is there (a transient that goes on); Append starts at its end. O_NOFOLLOW.
@@ -78,6 +83,9 @@ class Io {
 
   static Io& Posix();
 };
+
+// OK if `path` is relative, not empty, and has no ".." component and no zero byte. InvalidArgument otherwise.
+absl::Status CheckBeneath(std::string_view path);
 
 // Writes `parts` in order to `dir`/`temp_name`, syncs, renames to `dir`/`name`, syncs the folder. On an error nothing
 // named `name` has appeared and the temporary is removed; a crash at any point leaves `name` absent or whole. A file that

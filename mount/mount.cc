@@ -1,1 +1,20 @@
-// mount: being written.
+#include "mount/mount.h"
+
+namespace dagstore {
+
+absl::StatusOr<std::unique_ptr<RandomReader>> Mount::OpenRandom(Io&, const WorkContext&) const {
+  return Unimplemented("{} has no random access", url().Redacted());
+}
+
+absl::StatusOr<std::unique_ptr<RandomReader>> Mount::OpenRandomIf(
+    Io& io, const WorkContext& work, const std::string& validator) const {
+  // Opened first: if the source is replaced in between, it is the new validator that is compared.
+  ASSIGN_OR_RETURN(std::unique_ptr<RandomReader> reader, OpenRandom(io, work));
+  ASSIGN_OR_RETURN(const MountStat stat, Stat(io, work));
+  if (!stat.exists || stat.validator != validator) {
+    return FailedPrecondition("open {}: the source has changed", url().Redacted());
+  }
+  return reader;
+}
+
+}  // namespace dagstore

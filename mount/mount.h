@@ -1,8 +1,9 @@
 // Mount: where the bytes of a shard come from. Made from a URL by a MountRegistry; knows nothing of shards.
 //
 // Threads: a mount is immutable after construction; every method may be called from any worker thread, never on the loop.
-// Errors: NotFound (the source does not exist), Unavailable (not now; a retry may help), FailedPrecondition (forbidden),
-// InvalidArgument (the URL makes no sense), ResourceExhausted (a limit of ours), Cancelled, DeadlineExceeded.
+// Errors: NotFound (the source does not exist), Unavailable (not now; a retry may help), FailedPrecondition (forbidden,
+// or the source has changed), InvalidArgument (the URL makes no sense, or names no file), ResourceExhausted (a limit of
+// ours), Cancelled, DeadlineExceeded. An error is about this call only: the next one asks the source again.
 // Messages show URLs redacted only.
 #pragma once
 
@@ -39,10 +40,17 @@ class Mount {
   // credentials) is not in it.
   virtual Url url() const = 0;
 
+  // An absent source is no error: `exists` is false. Anything else that hinders an answer is one.
   virtual absl::StatusOr<MountStat> Stat(Io& io, const WorkContext& work) const = 0;
-  // Only if traits().random.
+
+  // Only if traits().random. `work` is about opening; reads look at nothing but the source.
   virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io& io, const WorkContext& work) const;
-  // From `offset` to the end.
+  // OpenRandom, if what it opened still has `validator` (of an earlier Stat); FailedPrecondition if it has another.
+  virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandomIf(Io& io, const WorkContext& work,
+                                                                     const std::string& validator) const;
+
+  // From `offset` to the end; empty if that is at or behind the end. The stream keeps `work` and looks at it in Next():
+  // its cancel flag and its clock outlive the stream.
   virtual absl::StatusOr<std::unique_ptr<ByteStream>> OpenStream(Io& io, const WorkContext& work,
                                                                  uint64_t offset = 0) const = 0;
 };
