@@ -1,1 +1,374 @@
-// index_builder: being written.
+#include "index/index_builder.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <optional>
+
+#include "base/check.h"
+#include "base/hashing.h"
+
+namespace dagstore {
+namespace {
+
+constexpr size_t kSlabBytes = 64 << 10;
+// What Append to a file gathers: fewer system calls, and nothing gained above.
+constexpr size_t kWriteBytes = 1 << 20;
+// A run is read back in windows of this size, less when there are many runs.
+constexpr size_t kRunWindowBytesMax = 1 << 20;
+constexpr size_t kRunWindowBytesMin = 4 << 10;
+// Sort keys are scattered into buckets of about eight before they are compared; more than 2^18 buckets only cost cache.
+constexpr int kBucketBitsMax = 18;
+constexpr uint32_t kPrefetchAhead = 8;
+
+class FileSink final : public IndexSink {
+ public:
+  explicit FileSink(WritableFile& file) : file_(file) { buffer_.reserve(kWriteBytes); }
+  absl::Status Append(Span bytes) override {
+    if (buffer_.size() + bytes.size() > kWriteBytes) RETURN_IF_ERROR(Flush());
+    AppendBytes(buffer_, bytes);
+    return absl::OkStatus();
+  }
+  absl::Status Flush() {
+    RETURN_IF_ERROR(file_.Append(buffer_));
+    buffer_.clear();
+    return absl::OkStatus();
+  }
+
+ private:
+  WritableFile& file_;
+  Bytes buffer_;
+};
+
+// The stored order of two entries of one group.
+bool EntryLess(const uint8_t* a, const uint8_t* b, size_t digest_size) {
+  const int order = digest_size == 0 ? 0 : std::memcmp(a, b, digest_size);
+  if (order != 0) return order < 0;
+  return IndexTailOffset(a + digest_size) < IndexTailOffset(b + digest_size);
+}
+
+}  // namespace
+
+IndexBuilder::IndexBuilder(IndexOutput output, size_t memory_bytes_max)
+    : output_(std::move(output)), memory_bytes_max_(memory_bytes_max) {}
+
+IndexBuilder::~IndexBuilder() {
+  if (runs_file_ == nullptr && runs_.empty()) return;
+  runs_file_.reset();
+  output_.io->Remove(RunsPath()).IgnoreError();  // what stays is swept by its name
+}
+
+absl::StatusOr<uint16_t> IndexBuilder::CodecIndex(uint64_t codec) {
+  if (codec == last_codec_ && !codecs_.empty()) return last_codec_index_;
+  const auto [found, added] = codec_index_.try_emplace(codec, static_cast<uint16_t>(codecs_.size()));
+  if (added) {
+    if (codecs_.size() == kIndexCodecsMax)
+      return ResourceExhausted("more than {} codecs in one shard", kIndexCodecsMax);
+    codecs_.push_back(codec);
+  }
+  last_codec_ = codec;
+  last_codec_index_ = found->second;
+  return last_codec_index_;
+}
+
+absl::Status IndexBuilder::Add(const IndexEntry& entry) {
+  const size_t digest_size = entry.hash.digest.size();
+  const std::pair kind(entry.hash.code, static_cast<uint32_t>(digest_size));
+  if (last_group_ == nullptr || last_group_->first != kind) {
+    if (digest_size > kDigestBytesMax)
+      return ResourceExhausted("digest of {} bytes, limit {}", digest_size, kDigestBytesMax);
+    auto found = groups_.find(kind);
+    if (found == groups_.end()) {
+      if (groups_.size() == kIndexGroupsMax)
+        return ResourceExhausted("more than {} kinds of multihash in one shard", kIndexGroupsMax);
+      found = groups_.emplace(kind, Group()).first;
+      found->second.digest_size = kind.second;
+      found->second.slab_bits = std::bit_width(kSlabBytes / found->second.entry_size()) - 1;
+    }
+    last_group_ = &*found;
+  }
+  if (entry.offset > kIndexOffsetMax)
+    return ResourceExhausted("section at byte {}, limit {}", entry.offset, kIndexOffsetMax);
+  if (entry.head_size > std::numeric_limits<uint16_t>::max())
+    return ResourceExhausted("section head of {} bytes", entry.head_size);
+  if (entries_ == kIndexEntriesMax) return ResourceExhausted("more than {} sections in one shard", entries_);
+  ASSIGN_OR_RETURN(const uint16_t codec_index, CodecIndex(entry.codec));
+
+  Group& group = last_group_->second;
+  const size_t size = group.entry_size();
+  if (held_bytes_ + size + sizeof(SortKey) > memory_bytes_max_ && held_bytes_ != 0 && output_.io != nullptr)
+    RETURN_IF_ERROR(PutAside());
+  if (group.held == std::numeric_limits<uint32_t>::max())
+    return ResourceExhausted("more than {} sections of one kind in memory", group.held);
+  if (group.held >> group.slab_bits == group.slabs.size()) {
+    group.slabs.emplace_back();
+    // The first grows as entries come, so that a small shard takes little.
+    if (group.slabs.size() > 1) group.slabs.back().reserve(size << group.slab_bits);
+  }
+  Bytes& slab = group.slabs.back();
+  const size_t at = slab.size();
+  slab.resize(at + size);
+  uint8_t* out = slab.data() + at;
+  if (digest_size != 0) std::memcpy(out, entry.hash.digest.data(), digest_size);
+  EncodeIndexTail(entry.offset, entry.data_size, static_cast<uint16_t>(entry.head_size), codec_index, out + digest_size);
+  entries_mix_ += IndexEntryMix(Span(out, size));
+  held_bytes_ += size + sizeof(SortKey);
+  ++group.held;
+  ++group.entries;
+  ++entries_;
+  if (entry.hash.code == kIdentity) ++identity_entries_;
+  block_bytes_ += entry.data_size;
+  return absl::OkStatus();
+}
+
+std::vector<IndexBuilder::SortKey> IndexBuilder::Sort(const Group& group) {
+  const uint32_t n = group.held;
+  const size_t digest_size = group.digest_size;
+  const int bits = std::clamp(static_cast<int>(std::bit_width(n)) - 3, 1, kBucketBitsMax);
+  const int shift = 64 - bits;
+  std::vector<uint32_t> starts((size_t{1} << bits) + 1);
+  for (uint32_t i = 0; i < n; ++i) ++starts[(IndexDigestPrefix(group.entry(i), digest_size) >> shift) + 1];
+  for (size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+  std::vector<SortKey> keys(n);
+  {
+    std::vector<uint32_t> next(starts.begin(), starts.end() - 1);
+    for (uint32_t i = 0; i < n; ++i) {
+      const uint64_t prefix = IndexDigestPrefix(group.entry(i), digest_size);
+      keys[next[prefix >> shift]++] = {prefix, i};
+    }
+  }
+  for (size_t i = 0; i + 1 < starts.size(); ++i) {
+    if (starts[i + 1] - starts[i] < 2) continue;
+    std::sort(keys.begin() + starts[i], keys.begin() + starts[i + 1], [&](const SortKey& a, const SortKey& b) {
+      if (a.prefix != b.prefix) return a.prefix < b.prefix;
+      return EntryLess(group.entry(a.index), group.entry(b.index), digest_size);
+    });
+  }
+  return keys;
+}
+
+template <typename Visit>
+absl::Status IndexBuilder::ForEachSorted(const Group& group, Visit visit) {
+  const std::vector<SortKey> keys = Sort(group);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (i + kPrefetchAhead < keys.size()) __builtin_prefetch(group.entry(keys[i + kPrefetchAhead].index));
+    RETURN_IF_ERROR(visit(group.entry(keys[i].index)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status IndexBuilder::PutAside() {
+  if (runs_file_ == nullptr) {
+    ASSIGN_OR_RETURN(runs_file_, output_.io->Create(RunsPath()));
+  }
+  FileSink sink(*runs_file_);
+  Run& run = runs_.emplace_back();
+  for (auto& [kind, group] : groups_) {
+    if (group.held == 0) continue;
+    run[kind] = {runs_bytes_, group.held};
+    const size_t size = group.entry_size();
+    RETURN_IF_ERROR(ForEachSorted(group, [&](const uint8_t* entry) { return sink.Append(Span(entry, size)); }));
+    runs_bytes_ += size * group.held;
+    group.slabs.clear();
+    group.held = 0;
+  }
+  held_bytes_ = 0;
+  return sink.Flush();
+}
+
+// The entries of one group in one run, read back in order.
+class IndexBuilder::MergeInput {
+ public:
+  MergeInput(const RandomReader& file, RunPart part, size_t entry_size, size_t window_bytes)
+      : file_(&file), part_(part), entry_size_(entry_size), window_entries_(window_bytes / entry_size) {}
+
+  // The entry at the front; null at the end.
+  const uint8_t* front() const { return at_ < window_.size() ? window_.data() + at_ : nullptr; }
+  absl::Status Next() {
+    at_ += entry_size_;
+    if (at_ < window_.size() || part_.entries == 0) return absl::OkStatus();
+    const uint64_t entries = std::min<uint64_t>(part_.entries, window_entries_);
+    window_.resize(entries * entry_size_);
+    RETURN_IF_ERROR(file_->Read(part_.offset, window_.size(), window_.data()));
+    part_.offset += window_.size();
+    part_.entries -= entries;
+    at_ = 0;
+    return absl::OkStatus();
+  }
+
+ private:
+  const RandomReader* file_;
+  RunPart part_;  // what has not been read
+  size_t entry_size_;
+  size_t window_entries_;
+  Bytes window_;
+  size_t at_ = 0;
+};
+
+absl::Status IndexBuilder::Merge(NativeIndexWriter& writer) {
+  RETURN_IF_ERROR(runs_file_->Close());
+  runs_file_.reset();
+  ASSIGN_OR_RETURN(const std::unique_ptr<RandomFile> file, output_.io->Open(RunsPath(), Follow::kNever));
+  const size_t window = std::clamp(memory_bytes_max_ / runs_.size(), kRunWindowBytesMin, kRunWindowBytesMax);
+  for (const auto& [kind, group] : groups_) {
+    const size_t digest_size = group.digest_size;
+    std::vector<MergeInput> inputs;
+    for (const Run& run : runs_) {
+      const auto part = run.find(kind);
+      if (part == run.end()) continue;
+      inputs.emplace_back(*file, part->second, group.entry_size(), window);
+      RETURN_IF_ERROR(inputs.back().Next());
+    }
+    // A heap of inputs, the one with the least entry on top.
+    const auto greater = [&](const MergeInput* a, const MergeInput* b) {
+      return EntryLess(b->front(), a->front(), digest_size);
+    };
+    std::vector<MergeInput*> heap;
+    for (MergeInput& input : inputs) heap.push_back(&input);
+    std::make_heap(heap.begin(), heap.end(), greater);
+    for (uint64_t written = 0; !heap.empty(); ++written) {
+      if (written % 65536 == 0) output_.io->Yield();
+      std::pop_heap(heap.begin(), heap.end(), greater);
+      MergeInput& least = *heap.back();
+      RETURN_IF_ERROR(writer.Append(least.front()));
+      RETURN_IF_ERROR(least.Next());
+      if (least.front() == nullptr) {
+        heap.pop_back();
+      } else {
+        std::push_heap(heap.begin(), heap.end(), greater);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status IndexBuilder::WriteEntries(IndexSink& sink, NativeIndexWriter& writer) {
+  RETURN_IF_ERROR(writer.Begin(sink));
+  if (!runs_.empty()) {
+    RETURN_IF_ERROR(Merge(writer));
+  } else {
+    for (auto& [kind, group] : groups_) {
+      RETURN_IF_ERROR(ForEachSorted(group, [&](const uint8_t* entry) { return writer.Append(entry); }));
+      group.slabs.clear();
+    }
+  }
+  return writer.Finish();
+}
+
+absl::Status IndexBuilder::WriteFile(NativeIndexWriter& writer) {
+  Io& io = *output_.io;
+  const std::string temp = output_.dir + "/" + output_.temp_name;
+  const std::string path = output_.dir + "/" + output_.name;
+  {
+    ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, io.Create(temp));
+    FileSink sink(*file);
+    absl::Status status = WriteEntries(sink, writer);
+    if (status.ok()) status = sink.Flush();
+    if (status.ok()) status = file->Sync();
+    if (status.ok()) status = file->Close();
+    if (status.ok()) status = io.Rename(temp, path);
+    if (!status.ok()) {
+      io.Remove(temp).IgnoreError();
+      return status;
+    }
+  }
+  absl::Status status = io.SyncDir(output_.dir);
+  if (!status.ok()) io.Remove(path).IgnoreError();
+  return status;
+}
+
+absl::StatusOr<BuiltIndex> IndexBuilder::Finish(std::vector<Cid> roots, IndexSummary summary) {
+  if (!runs_.empty() && held_bytes_ != 0) RETURN_IF_ERROR(PutAside());
+  summary.entries = entries_;
+  summary.identity_entries = identity_entries_;
+  summary.block_bytes = block_bytes_;
+
+  NativeIndexPlan plan;
+  plan.summary = summary;
+  plan.roots = roots;
+  plan.codecs = codecs_;
+  plan.entries_mix = entries_mix_;
+  for (const auto& [kind, group] : groups_)
+    plan.groups.push_back({.code = kind.first, .digest_size = kind.second, .entries = group.entries});
+  ASSIGN_OR_RETURN(NativeIndexWriter writer, NativeIndexWriter::Plan(std::move(plan)));
+
+  BuiltIndex built;
+  built.summary = summary;
+  built.roots = std::move(roots);
+  built.bytes = writer.bytes();
+  built.checksum = writer.checksum();
+  built.in_file = output_.io != nullptr && writer.bytes() > output_.heap_bytes_max;
+  if (built.in_file) {
+    RETURN_IF_ERROR(WriteFile(writer));
+  } else {
+    built.heap.reserve(writer.bytes());
+    BytesSink sink(built.heap);
+    RETURN_IF_ERROR(WriteEntries(sink, writer));
+  }
+  return built;
+}
+
+namespace {
+
+absl::Status CheckBatch(std::span<const HashJob> jobs, std::span<const CarSection> sections, uint64_t& unverified) {
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    if (jobs[i].result == HashCheck::kMatch) continue;
+    if (jobs[i].result == HashCheck::kMismatch)
+      return DataLoss("block {} at payload byte {} does not match its CID", Cid(sections[i].cid).ToText(),
+                      sections[i].offset);
+    ++unverified;
+  }
+  return absl::OkStatus();
+}
+
+IndexEntry ToEntry(const CarSection& section) {
+  return {.hash = section.cid.hash,
+          .offset = section.offset,
+          .head_size = section.head_size,
+          .data_size = section.data_size,
+          .codec = section.cid.codec};
+}
+
+}  // namespace
+
+absl::StatusOr<BuiltIndex> BuildIndex(const RandomReader& source, const IndexBuildOptions& options,
+                                      const IndexOutput& output, const WorkContext& context,
+                                      const IndexProgress& progress) {
+  constexpr uint64_t kHeadsPerCheck = 4096;  // heads between two looks at the context: below 20 ms from a local disk
+  RETURN_IF_ERROR(context.Check());
+  ASSIGN_OR_RETURN(const std::unique_ptr<CarReader> reader, CarReader::Open(source, options.car));
+  const CarHeader& header = reader->header();
+  IndexBuilder builder(output, options.memory_bytes_max);
+  IndexSummary summary;
+
+  std::vector<CarSection> sections;
+  std::vector<HashJob> jobs;
+  for (bool more = true; more;) {
+    if (options.verify) {
+      ASSIGN_OR_RETURN(more, reader->NextBatch(sections));
+      jobs.clear();
+      for (const CarSection& section : sections) jobs.push_back({.hash = section.cid.hash, .data = section.data});
+      VerifyBlocks(jobs);
+      RETURN_IF_ERROR(CheckBatch(jobs, sections, summary.unverified));
+      for (const CarSection& section : sections) RETURN_IF_ERROR(builder.Add(ToEntry(section)));
+    } else {
+      CarSection section;
+      for (uint64_t i = 0; i < kHeadsPerCheck && more; ++i) {
+        ASSIGN_OR_RETURN(more, reader->NextHead(section));
+        if (more) RETURN_IF_ERROR(builder.Add(ToEntry(section)));
+      }
+    }
+    RETURN_IF_ERROR(context.Check());
+    if (output.io != nullptr) output.io->Yield();
+    if (progress) progress(reader->position(), header.payload_size, builder.entries());
+  }
+
+  summary.verified = options.verify;
+  summary.car_version = header.version;
+  summary.payload_offset = header.payload_offset;
+  summary.payload_size = reader->position();
+  summary.source_size = source.Size();
+  return builder.Finish(header.roots, summary);
+}
+
+}  // namespace dagstore

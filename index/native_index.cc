@@ -27,14 +27,6 @@ uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
   return x ^ (x >> 31);
 }
 
-// The first eight digest bytes as a number; shorter digests end in zeros, which keeps their order.
-uint64_t Prefix(const uint8_t* digest, size_t size) {
-  if (size >= 8) return Load64Big(digest);
-  uint64_t prefix = 0;
-  for (size_t i = 0; i < size; ++i) prefix |= uint64_t{digest[i]} << (56 - 8 * i);
-  return prefix;
-}
-
 // Binds a page to its index and to its place in it, so that a page of another index or of elsewhere does not pass.
 uint32_t PageCrc(uint32_t header_crc, uint64_t page_offset, Span entries) {
   uint8_t seed[12];
@@ -70,6 +62,13 @@ void EncodeIndexTail(uint64_t offset, uint32_t data_size, uint16_t head_size, ui
   Store32(out + 6, data_size);
   std::memcpy(out + 10, &head_size, 2);
   std::memcpy(out + 12, &codec_index, 2);
+}
+
+uint64_t IndexDigestPrefix(const uint8_t* digest, size_t size) {
+  if (size >= 8) return Load64Big(digest);
+  uint64_t prefix = 0;
+  for (size_t i = 0; i < size; ++i) prefix |= uint64_t{digest[i]} << (56 - 8 * i);
+  return prefix;
 }
 
 uint64_t IndexTailOffset(const uint8_t* tail) { return Load32(tail) | uint64_t{Load16(tail + 4)} << 32; }
@@ -400,7 +399,7 @@ absl::StatusOr<size_t> NativeIndex::Find(const MultihashView& hash,
 
   // The first entry that is not less than the digest lies in pages [low, high) or is the first of page `high`. Each
   // end remembers the last prefix seen there and its rank, from which the next page is guessed.
-  const uint64_t wanted = Prefix(hash.digest.data(), digest_size);
+  const uint64_t wanted = IndexDigestPrefix(hash.digest.data(), digest_size);
   uint64_t low = 0, high = group.pages();
   uint64_t low_rank = 0, low_prefix = 0;
   uint64_t high_rank = group.entries, high_prefix = ~uint64_t{0};
@@ -417,11 +416,11 @@ absl::StatusOr<size_t> NativeIndex::Find(const MultihashView& hash,
     if (compare(last) < 0) {
       low = page + 1;
       low_rank = page * per_page + read.count;
-      low_prefix = Prefix(last, digest_size);
+      low_prefix = IndexDigestPrefix(last, digest_size);
     } else if (compare(read.entries) >= 0) {
       high = page;
       high_rank = page * per_page;
-      high_prefix = Prefix(read.entries, digest_size);
+      high_prefix = IndexDigestPrefix(read.entries, digest_size);
     } else {
       size_t less = 0, not_less = read.count - 1;  // the first is less, the last is not
       while (not_less - less > 1) {

@@ -38,6 +38,8 @@ struct IndexGroup {
 
 // Writes the bytes after the digest. `codec_index` points into the codec table.
 void EncodeIndexTail(uint64_t offset, uint32_t data_size, uint16_t head_size, uint16_t codec_index, uint8_t* out);
+// The first eight digest bytes as a number; shorter digests end in zeros, which keeps their order.
+uint64_t IndexDigestPrefix(const uint8_t* digest, size_t size);
 uint64_t IndexTailOffset(const uint8_t* tail);
 // The part of one entry (digest and tail) in the sum of the header; the sum does not depend on the order.
 uint64_t IndexEntryMix(Span entry);
@@ -47,6 +49,18 @@ class IndexSink {
  public:
   virtual ~IndexSink() = default;
   virtual absl::Status Append(Span bytes) = 0;
+};
+
+class BytesSink final : public IndexSink {
+ public:
+  explicit BytesSink(Bytes& out) : out_(out) {}
+  absl::Status Append(Span bytes) override {
+    AppendBytes(out_, bytes);
+    return absl::OkStatus();
+  }
+
+ private:
+  Bytes& out_;
 };
 
 // What is known once every entry has been seen, before the first byte is written.
