@@ -11,7 +11,6 @@ namespace {
 
 using Words = Blake3Hasher::Words;
 constexpr size_t kBlockBytes = 64;
-constexpr size_t kChunkBytes = Blake3Hasher::kChunkBytes;
 
 enum Flags : uint32_t {
   kChunkStart = 1,

@@ -62,6 +62,12 @@ absl::StatusOr<CidView> ParseCid(Span bytes) {
   return CidView{1, codec.value, hash.value, bytes.first(head + hash.size)};
 }
 
+absl::Status CheckIdentity(const CidView& cid) {
+  if (!cid.IsIdentity() || cid.hash.digest.size() <= kIdentityDigestBytesMax) return absl::OkStatus();
+  return InvalidArgument("identity CID inlines {} bytes, at most {} are accepted", cid.hash.digest.size(),
+                         kIdentityDigestBytesMax);
+}
+
 Cid Cid::V0(Span sha256_digest) {
   DAGSTORE_CHECK(sha256_digest.size() == kV0DigestSize);
   std::string bytes;
@@ -81,10 +87,7 @@ Cid Cid::V1(uint64_t codec, const MultihashView& hash) {
 }
 
 absl::StatusOr<Cid> Cid::Of(uint64_t codec, uint64_t hash_code, Span data) {
-  if (hash_code == kIdentity && data.size() > kIdentityDigestBytesMax) {
-    return InvalidArgument("{} bytes are too many for an identity CID, at most {}", data.size(),
-                           kIdentityDigestBytesMax);
-  }
+  if (hash_code == kIdentity) RETURN_IF_ERROR(CheckIdentity({1, codec, {kIdentity, data}, {}}));
   ASSIGN_OR_RETURN(const Bytes digest, Digest(hash_code, data));
   return V1(codec, {hash_code, digest});
 }

@@ -3,6 +3,7 @@
 //
 // Threads: values; immutable after construction.
 // Limits: kCidBytesMax; an identity digest longer than kIdentityDigestBytesMax parses, and is refused by CheckIdentity.
+// Equality is that of the bytes: a CIDv0 and the CIDv1 of the same block differ, as do two codecs of one multihash.
 #pragma once
 
 #include <compare>
@@ -44,8 +45,14 @@ struct CidView {
   bool IsIdentity() const { return hash.code == kIdentity; }
 };
 
-// Parses the CID at the head of `bytes`; `view.bytes.size()` says how many were used. DataLoss if malformed.
+// Parses the CID at the head of `bytes`; `view.bytes.size()` says how many were used. DataLoss if malformed. Bytes that
+// begin with 0x12 0x20 are a CIDv0; otherwise only version 1 exists: 0 is never written out, 2 and 3 are reserved, and
+// 18 would be a CIDv0 with a digest of another size.
 absl::StatusOr<CidView> ParseCid(Span bytes);
+
+// InvalidArgument for an identity CID that inlines more than kIdentityDigestBytesMax. For doors (requests, new blocks):
+// old archives may hold longer ones, which are still readable.
+absl::Status CheckIdentity(const CidView& cid);
 
 class Cid {
  public:
@@ -54,12 +61,13 @@ class Cid {
 
   static Cid V0(Span sha256_digest);                       // 32 bytes, CHECKed
   static Cid V1(uint64_t codec, const MultihashView& hash);
-  // Hashes `data`. Unimplemented if the function is not computable here.
+  // Hashes `data`. Unimplemented if the function is not computable here; InvalidArgument for identity of too much.
   static absl::StatusOr<Cid> Of(uint64_t codec, uint64_t hash_code, Span data);
 
-  // Whole input must be one CID.
+  // Whole input must be one CID. DataLoss if not.
   static absl::StatusOr<Cid> FromBytes(Span bytes);
-  // CIDv0 base58btc without prefix, or CIDv1 in any base of multibase.h. Also accepts a leading "/ipfs/" or "ipfs://".
+  // CIDv0 base58btc without prefix, or CIDv1 in any base of multibase.h. Also accepts a leading "/ipfs/" or "ipfs://",
+  // but nothing after the CID. InvalidArgument if it is not a CID.
   static absl::StatusOr<Cid> FromText(std::string_view text);
 
   bool empty() const { return bytes_.empty(); }

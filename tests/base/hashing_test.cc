@@ -1,12 +1,12 @@
 #include "base/hashing.h"
 
 #include <nlohmann/json.hpp>
+#include <openssl/evp.h>
 
 #include <array>
 #include <random>
 #include <thread>
 
-#include "base/blake3.h"
 #include "tests/testing.h"
 
 namespace dagstore {
@@ -114,7 +114,9 @@ TEST_CASE("hashing: the multihash test cases of the specification") {
 }
 
 TEST_CASE("hashing: the sums of go-multihash") {
-  for (const auto& row : ReadJson("multiformats/go-multihash-sum-vectors.json")) {
+  const nlohmann::json vectors = ReadJson("multiformats/go-multihash-sum-vectors.json");
+  CHECK_EQ(vectors.size(), 43);
+  for (const auto& row : vectors) {
     CAPTURE(row.dump());
     const uint64_t code = row["code"];
     const int64_t length = row["length"];
@@ -133,7 +135,9 @@ TEST_CASE("hashing: the sums of go-multihash") {
 }
 
 TEST_CASE("hashing: the BLAKE3 vectors, every output length and any split of the input") {
-  for (const auto& row : ReadJson("multiformats/blake3-test_vectors.json")["cases"]) {
+  const nlohmann::json vectors = ReadJson("multiformats/blake3-test_vectors.json");
+  CHECK_EQ(vectors["cases"].size(), 35);
+  for (const auto& row : vectors["cases"]) {
     const Bytes input = Counting(row["input_len"]);
     const std::string expected = row["hash"];
     CAPTURE(input.size());
@@ -147,6 +151,168 @@ TEST_CASE("hashing: the BLAKE3 vectors, every output length and any split of the
       CHECK_EQ(ToHex(Streamed(kBlake3, input, piece)), expected.substr(0, 64));
     }
   }
+}
+
+// Computed by a second implementation, which was itself compared with SHA-3.
+TEST_CASE("hashing: keccak of lengths around its block") {
+  const struct { uint64_t code; size_t size; std::string_view digest; } kCases[] = {
+      {kKeccak224, 0, "f71837502ba8e10837bdd8d365adb85591895602fc552b48b7390abd"},
+      {kKeccak224, 143, "374a82237511b565f6e4216e9abec3ac081027dc05265c697b32c284"},
+      {kKeccak224, 144, "d271397e154ebd140589c670e5b04f0dc287c660db53483683c03525"},
+      {kKeccak224, 145, "fb59302af80b4f37c2931f6475bd6a782805dcd14f5087c84e401f5c"},
+      {kKeccak256, 0, "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"},
+      {kKeccak256, 135, "cbdfd9dee5faad3818d6b06f95a219fd290b0e1706f6a82e5a595b9ce9faca62"},
+      {kKeccak256, 136, "7ce759f1ab7f9ce437719970c26b0a66ff11fe3e38e17df89cf5d29c7d7f807e"},
+      {kKeccak256, 137, "ac73d4fae68b8453f764007c1a20ce95994187861f0c3227a3a8e99a73a3b1db"},
+      {kKeccak256, 1000, "af692982e84a5a9688359025660a7857cd28ee7c8d867cfa1677baf2e6d1f63b"},
+      {kKeccak384, 103, "594b7f9a689485dba9802ed9f13e986b0b9bb83b448d402a37a628fedbeee078"},
+      {kKeccak384, 104, "7f6de44434fc3011507c34186e81e80174f82052f4c63e67b85fc82835ec7659"},
+      {kKeccak384, 105, "1480a097d5c3cc04b85bfba18666c3fd5f246744f8798f247f3c107187d8899a"},
+      {kKeccak512, 71, "fe0953f9afdffed7ff9764c2590ff0e6af1b0689e42ddca68d6ef003ddce2671"},
+      {kKeccak512, 72, "76fa23369085405345fe6a2831f334113bee6b111056e21072082af56e7c1ab4"},
+      {kKeccak512, 73, "e417b9573c871d948d48f62f6b16ea6cd1f1557a462ff5c1ae276d14d2fb43cd"},
+  };
+  for (const auto& c : kCases) {
+    CAPTURE(HashName(c.code));
+    CAPTURE(c.size);
+    CHECK_EQ(HexDigest(c.code, Counting(c.size)).substr(0, 64), c.digest);
+  }
+}
+
+TEST_CASE("hashing: BLAKE2 of full size agrees with OpenSSL for every length up to 300") {
+  const struct { uint64_t code; const char* name; size_t size; } kCases[] = {
+      {kBlake2b512, "BLAKE2B-512", 64}, {kBlake2s256, "BLAKE2S-256", 32}};
+  for (const auto& c : kCases) {
+    for (size_t size = 0; size <= 300; ++size) {
+      CAPTURE(c.name);
+      CAPTURE(size);
+      const Bytes data = Counting(size);
+      Bytes expected(c.size);
+      REQUIRE_EQ(EVP_Q_digest(nullptr, c.name, nullptr, data.data(), data.size(), expected.data(), nullptr), 1);
+      CHECK_EQ(HexDigest(c.code, data), ToHex(expected));
+    }
+  }
+}
+
+TEST_CASE("hashing: a shorter BLAKE2 is another function, not a prefix") {
+  for (uint64_t code = kBlake2b8; code <= kBlake2s256; ++code) {
+    CAPTURE(HashName(code));
+    const uint64_t full = code <= kBlake2b512 ? kBlake2b512 : kBlake2s256;
+    const size_t size = code - (code <= kBlake2b512 ? kBlake2b8 : kBlake2s8) + 1;
+    CHECK_EQ(DigestSize(code), size);
+    const std::string digest = HexDigest(code, AsSpan("abc"));
+    CHECK_EQ(digest.size(), 2 * size);
+    if (code != full && size > 2) CHECK_NE(digest, HexDigest(full, AsSpan("abc"), size));
+  }
+  // As `b2sum -l 160` prints it.
+  CHECK_EQ(HexDigest(kBlake2b8 + 19, AsSpan("abc")), "384264f676f39536840523f284921cdc68b6846b");
+}
+
+TEST_CASE("hashing: murmur3 agrees with the reference on text") {
+  const struct { std::string_view text, digest; } kCases[] = {
+      {"", "0000000000000000"},
+      {"hello", "cbd8a7b341bd9b02"},
+      {"hello, world", "342fac623a5ebc8e"},
+      {"19 Jan 2038 at 3:14:07 AM", "b89e5988b737affc"},
+      {"The quick brown fox jumps over the lazy dog.", "cd99481f9ee902c9"},
+  };
+  for (const auto& c : kCases) {
+    CHECK_EQ(HexDigest(kMurmur3X64_64, AsSpan(c.text)), c.digest);
+    CHECK_EQ(ToHex(Streamed(kMurmur3X64_64, AsSpan(c.text), 3)), c.digest);
+  }
+}
+
+TEST_CASE("hashing: any split of the input gives the same digest") {
+  const Bytes data = Counting(1100);
+  for (const KnownDigest& known : kKnown) {
+    CAPTURE(HashName(known.code));
+    for (size_t size : {0, 1, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1100}) {
+      const Span part = Span(data).first(size);
+      const std::string expected = HexDigest(known.code, part);
+      for (size_t piece : {1, 7, 64, 100, 128, 136, 200, 1100}) {
+        CAPTURE(size);
+        CAPTURE(piece);
+        CHECK_EQ(ToHex(Streamed(known.code, part, piece)), expected);
+      }
+    }
+  }
+}
+
+TEST_CASE("hashing: unknown functions are unimplemented and unverifiable") {
+  for (const uint64_t code : {uint64_t{0x1011}, uint64_t{0x1012}, uint64_t{0xb401}, uint64_t{0xb261}, uint64_t{0x10},
+                              (uint64_t{1} << 63) - 1}) {
+    CAPTURE(HashName(code));
+    CHECK_FALSE(CanHash(code));
+    CHECK_EQ(DigestSize(code), 0);
+    CHECK_CODE(Digest(code, AsSpan("data")), kUnimplemented);
+    CHECK_CODE(NewHasher(code), kUnimplemented);
+    CHECK(VerifyBlock({code, Bytes(32)}, AsSpan("data")) == HashCheck::kUnverifiable);
+  }
+}
+
+TEST_CASE("hashing: identity is the data itself, of one length only") {
+  CHECK(CanHash(kIdentity));
+  CHECK_EQ(DigestSize(kIdentity), 0);
+  CHECK_EQ(AsText(ValueOf(Digest(kIdentity, AsSpan("data")))), "data");
+  CHECK_EQ(AsText(ValueOf(Digest(kIdentity, AsSpan("data"), 4))), "data");
+  CHECK_CODE(Digest(kIdentity, AsSpan("data"), 3), kInvalidArgument);
+  CHECK_CODE(NewHasher(kIdentity), kUnimplemented);
+  CHECK(VerifyBlock({kIdentity, {}}, {}) == HashCheck::kMatch);
+  CHECK(VerifyBlock({kIdentity, AsSpan("data")}, AsSpan("data")) == HashCheck::kMatch);
+  CHECK(VerifyBlock({kIdentity, AsSpan("dat")}, AsSpan("data")) == HashCheck::kMismatch);
+  CHECK(VerifyBlock({kIdentity, AsSpan("date")}, AsSpan("data")) == HashCheck::kMismatch);
+}
+
+TEST_CASE("hashing: a digest longer than its function gives is refused, a shorter one is a prefix") {
+  for (const KnownDigest& known : kKnown) {
+    CAPTURE(HashName(known.code));
+    const size_t longest = known.code == kBlake3 ? kHashOutputBytesMax : known.size;
+    CHECK_EQ(ValueOf(Digest(known.code, AsSpan("abc"), longest)).size(), longest);
+    CHECK_CODE(Digest(known.code, AsSpan("abc"), longest + 1), kInvalidArgument);
+    const std::string whole = HexDigest(known.code, AsSpan("abc"));
+    CHECK_EQ(HexDigest(known.code, AsSpan("abc"), 5), whole.substr(0, 10));
+  }
+}
+
+TEST_CASE("hashing: a block is checked against any length of its digest that proves something") {
+  for (const KnownDigest& known : kKnown) {
+    CAPTURE(HashName(known.code));
+    const size_t longest = known.code == kBlake3 ? kHashOutputBytesMax : known.size;
+    Bytes digest = ValueOf(Digest(known.code, AsSpan("abc"), longest));
+    for (size_t size = 0; size <= longest; ++size) {
+      CAPTURE(size);
+      const Span prefix = Span(digest).first(size);
+      const bool proves = size >= kVerifiableDigestBytesMin;
+      CHECK(VerifyBlock({known.code, prefix}, AsSpan("abc")) ==
+            (proves ? HashCheck::kMatch : HashCheck::kUnverifiable));
+      CHECK(VerifyBlock({known.code, prefix}, AsSpan("abd")) ==
+            (proves ? HashCheck::kMismatch : HashCheck::kUnverifiable));
+    }
+    digest.push_back(0);
+    const bool proves = digest.size() >= kVerifiableDigestBytesMin;
+    CHECK(VerifyBlock({known.code, digest}, AsSpan("abc")) ==
+          (proves ? HashCheck::kMismatch : HashCheck::kUnverifiable));
+    if (!proves) continue;
+    digest.pop_back();
+    digest.back() ^= 1;
+    CHECK(VerifyBlock({known.code, digest}, AsSpan("abc")) == HashCheck::kMismatch);
+  }
+}
+
+TEST_CASE("hashing: threads do not disturb each other") {
+  std::vector<std::thread> threads;
+  std::array<int, 4> wrong = {};
+  for (size_t t = 0; t < wrong.size(); ++t) {
+    threads.emplace_back([t, &wrong] {
+      for (size_t i = 0; i < 200; ++i) {
+        for (const KnownDigest& known : kKnown) {
+          if (HexDigest(known.code, AsSpan("abc")).substr(0, known.abc.size()) != known.abc) ++wrong[t];
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQ(wrong, std::array<int, 4>{});
 }
 
 }  // namespace
