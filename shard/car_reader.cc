@@ -327,7 +327,7 @@ class Reader final : public CarReader {
   void Accept(CarSection& section) {
     section.offset = position_;
     position_ += section.size();
-    recent_bytes_ = (recent_bytes_ * 3 + section.size()) / 4;
+    recent_bytes_ = (recent_bytes_ * 3 + section.size() + 3) / 4;
   }
 
   // Finds the next section; reads `read` bytes, or more if it needs them, when the window has too few.
@@ -391,7 +391,7 @@ class Reader final : public CarReader {
   size_t buffer_size_ = 0;
 
   uint64_t position_;
-  uint64_t recent_bytes_ = 0;  // a short running mean of section sizes
+  uint64_t recent_bytes_ = 0;  // a short running mean of section sizes, rounded up
   bool ended_ = false;         // by a zero-length section
 };
 

@@ -1,0 +1,19 @@
+#include "tests/shard/allocations.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+namespace dagstore {
+thread_local size_t largest_allocation = 0;
+}  // namespace dagstore
+
+// In a file of its own, so that no compiler sees a pair of new and delete half replaced.
+void* operator new(size_t size) {
+  dagstore::largest_allocation = std::max(dagstore::largest_allocation, size);
+  void* memory = std::malloc(size == 0 ? 1 : size);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
