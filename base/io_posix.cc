@@ -1,8 +1,10 @@
 // Io on POSIX files. See base/io.h.
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -54,10 +56,16 @@ absl::Status Failed(int error, std::string_view verb, const std::string& path) {
   return ErrnoStatus(error, fmt::format("{} {}", verb, path));
 }
 
+// A path with a zero byte in it would name another file.
+absl::Status CheckPath(const std::string& path, std::string_view verb) {
+  if (path.find('\0') == std::string::npos) return absl::OkStatus();
+  return InvalidArgument("{} {}: the path contains a zero byte", verb, path.c_str());
+}
+
 absl::StatusOr<Descriptor> OpenDescriptor(const std::string& path, int flags, std::string_view verb, mode_t mode = 0) {
-  // A path with a zero byte in it would name another file.
-  if (path.find('\0') != std::string::npos) return InvalidArgument("{}: the path contains a zero byte", verb);
+  RETURN_IF_ERROR(CheckPath(path, verb));
   const int fd = Retry([&] { return ::open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY, mode); });
+  if (fd == -1 && errno == ENXIO) return InvalidArgument("{} {}: a socket or a FIFO", verb, path);
   if (fd == -1) return Failed(errno, verb, path);
   return Descriptor(fd);
 }
@@ -183,6 +191,34 @@ std::string ParentOf(const std::string& path) {
   return slash == 0 ? "/" : WithoutSlashes(path.substr(0, slash));
 }
 
+// Opens `path` below `root` component by component and follows no link at all, whatever the caller allows: for kernels
+// and sandboxes without openat2.
+int OpenByWalking(int root, std::string_view path, int flags) {
+  int folder = root;
+  for (;;) {
+    const size_t end = std::min(path.find('/'), path.size());
+    const std::string name(path.substr(0, end));
+    path.remove_prefix(std::min(path.find_first_not_of('/', end), path.size()));
+    const int step_flags = path.empty() ? flags : O_PATH | O_DIRECTORY;
+    const int fd = Retry([&] { return ::openat(folder, name.c_str(), step_flags | O_NOFOLLOW | O_CLOEXEC); });
+    const int error = errno;
+    if (folder != root) ::close(folder);
+    errno = error;
+    if (fd == -1 || path.empty()) return fd;
+    folder = fd;
+  }
+}
+
+int OpenBelow(int root, const std::string& path, int flags, Follow follow) {
+  struct open_how how = {};
+  how.flags = flags | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | (follow == Follow::kNever ? RESOLVE_NO_SYMLINKS : 0);
+  const int fd = Retry([&] { return static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof(how))); });
+  // EPERM: how older sandboxes refuse a call they do not know. If it was the file's own EPERM, it comes again.
+  if (fd == -1 && (errno == ENOSYS || errno == EPERM)) return OpenByWalking(root, path, flags);
+  return fd;
+}
+
 class PosixIo final : public Io {
  public:
   absl::StatusOr<std::unique_ptr<RandomFile>> Open(const std::string& path, Follow follow) override {
@@ -193,6 +229,22 @@ class PosixIo final : public Io {
     ASSIGN_OR_RETURN(const FileStat stat, StatDescriptor(fd->get(), path));
     if (!stat.is_regular) return InvalidArgument("open {}: not a regular file", path);
     return std::make_unique<PosixRandomFile>(std::move(*fd), path, stat.size);
+  }
+
+  absl::StatusOr<std::unique_ptr<RandomFile>> OpenBeneath(const std::string& root, const std::string& path,
+                                                          Follow follow) override {
+    RETURN_IF_ERROR(CheckBeneath(path));
+    absl::StatusOr<Descriptor> folder = OpenDescriptor(root, O_PATH | O_DIRECTORY, "open root folder");
+    if (absl::IsNotFound(folder.status())) return Unavailable("{}", Message(folder.status()));
+    if (!folder.ok()) return folder.status();
+    const std::string whole = root + "/" + path;
+    Descriptor fd(OpenBelow(folder->get(), path, O_RDONLY | O_NONBLOCK | O_NOCTTY, follow));
+    if (fd.get() == -1 && errno == EXDEV) return FailedPrecondition("open {}: a link leaves the root folder", whole);
+    if (fd.get() == -1 && errno == ENXIO) return InvalidArgument("open {}: a socket or a FIFO", whole);
+    if (fd.get() == -1) return Failed(errno, "open", whole);
+    ASSIGN_OR_RETURN(const FileStat stat, StatDescriptor(fd.get(), whole));
+    if (!stat.is_regular) return InvalidArgument("open {}: not a regular file", whole);
+    return std::make_unique<PosixRandomFile>(std::move(fd), whole, stat.size);
   }
 
   absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) override {
@@ -211,6 +263,7 @@ class PosixIo final : public Io {
   }
 
   absl::StatusOr<FileStat> Stat(const std::string& path, Follow follow) override {
+    RETURN_IF_ERROR(CheckPath(path, "stat"));
     struct stat found;
     const int flags = follow == Follow::kNever ? AT_SYMLINK_NOFOLLOW : 0;
     if (Retry([&] { return ::fstatat(AT_FDCWD, path.c_str(), &found, flags); }) == -1) {
@@ -220,6 +273,8 @@ class PosixIo final : public Io {
   }
 
   absl::Status Rename(const std::string& from, const std::string& to) override {
+    RETURN_IF_ERROR(CheckPath(from, "rename"));
+    RETURN_IF_ERROR(CheckPath(to, "rename"));
     if (Retry([&] { return ::rename(from.c_str(), to.c_str()); }) == -1) {
       return ErrnoStatus(errno, fmt::format("rename {} to {}", from, to));
     }
@@ -227,6 +282,7 @@ class PosixIo final : public Io {
   }
 
   absl::Status Remove(const std::string& path) override {
+    RETURN_IF_ERROR(CheckPath(path, "remove"));
     if (Retry([&] { return ::unlink(path.c_str()); }) == -1) return Failed(errno, "remove", path);
     return absl::OkStatus();
   }
@@ -263,6 +319,7 @@ class PosixIo final : public Io {
   }
 
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override {
+    RETURN_IF_ERROR(CheckPath(path, "list"));
     const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(path.c_str()), ::closedir);
     if (dir == nullptr) return Failed(errno, "list", path);
     std::vector<std::string> names;

@@ -26,6 +26,8 @@ constexpr size_t kScanReadaheadBytes = 2 << 20;
 // Values of kIndexes from here on live in blob files, so that compaction does not copy them again and again.
 constexpr uint64_t kBlobBytesMin = 1 << 10;
 constexpr uint64_t kBlobFileBytes = 64 << 20;
+// Logs in the folder at open from which on they are cleared; see ClearLogs.
+constexpr size_t kLogsMax = 8;
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view FromSlice(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -66,22 +68,32 @@ absl::Status FromOpen(const rocksdb::Status& status, const std::string& path) {
 }
 
 // RocksDB takes a folder without CURRENT for a new database and deletes the files it does not know. So look first.
-// A crash while the first CURRENT was made leaves a MANIFEST only.
-absl::Status CheckFolder(const std::string& path, bool create_if_missing) {
+// A crash while the first CURRENT was made leaves a MANIFEST only. Returns the number of log files.
+absl::StatusOr<size_t> CheckFolder(const std::string& path, bool create_if_missing) {
   absl::StatusOr<std::vector<std::string>> names = Io::Posix().List(path);
   if (absl::IsNotFound(names.status()) && create_if_missing) {
     RETURN_IF_ERROR(Io::Posix().MakeDir(path));
-    return absl::OkStatus();
+    return size_t{0};
   }
   RETURN_IF_ERROR(names.status());
-  if (std::binary_search(names->begin(), names->end(), "CURRENT")) return absl::OkStatus();
+  if (std::binary_search(names->begin(), names->end(), "CURRENT")) {
+    return std::count_if(names->begin(), names->end(), [](const std::string& name) { return EndsWith(name, ".log"); });
+  }
   for (const std::string& name : *names) {
     if (EndsWith(name, ".sst") || EndsWith(name, ".blob") || EndsWith(name, ".log")) {
       return DataLoss("open database {}: the file CURRENT is missing, and {} is there", path, name);
     }
   }
   if (!create_if_missing) return NotFound("open database {}: there is none", path);
-  return absl::OkStatus();
+  return size_t{0};
+}
+
+// RocksDB leaves an empty log behind for each time it was open without a write, and reads them all at the next open. One
+// flush lets it drop them. Failure is harmless: the next open tries again.
+void ClearLogs(rocksdb::DB& db) {
+  if (db.Put(rocksdb::WriteOptions(), db.DefaultColumnFamily(), "logs", "cleared").ok()) {
+    db.Flush(rocksdb::FlushOptions(), db.DefaultColumnFamily()).PermitUncheckedError();
+  }
 }
 
 rocksdb::DBOptions MakeDbOptions(const RocksKvOptions& options) {
@@ -252,7 +264,7 @@ class RocksKv final : public Kv {
   }
 
   const std::unique_ptr<rocksdb::DB> db_;
-  const std::vector<rocksdb::ColumnFamilyHandle*> families_;  // by KvTable, then RocksDB's own "default", unused
+  const std::vector<rocksdb::ColumnFamilyHandle*> families_;  // by KvTable, then RocksDB's own "default"
   const std::string path_;
   std::atomic<uint64_t> sync_count_{0};
   std::atomic<bool> failed_{false};
@@ -263,7 +275,7 @@ class RocksKv final : public Kv {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const RocksKvOptions& options) {
-  RETURN_IF_ERROR(CheckFolder(path, options.create_if_missing));
+  ASSIGN_OR_RETURN(const size_t logs, CheckFolder(path, options.create_if_missing));
   const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(options.block_cache_bytes);
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (size_t i = 0; i < kKvTables; ++i) {
@@ -276,6 +288,7 @@ absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const R
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(MakeDbOptions(options), path, descriptors, &families, &db);
   if (!status.ok()) return FromOpen(status, path);
+  if (logs > kLogsMax) ClearLogs(*db);
   return std::make_unique<RocksKv>(std::unique_ptr<rocksdb::DB>(db), std::move(families), path);
 }
 

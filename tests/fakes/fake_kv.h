@@ -1,0 +1,113 @@
+// FakeKv: a Kv in front of another one, whose commits fail or wait when the test says so. Any thread.
+#pragma once
+
+#include <absl/base/thread_annotations.h>
+#include <absl/synchronization/mutex.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/check.h"
+#include "base/kv.h"
+
+namespace dagstore {
+
+class FakeKv final : public Kv {
+ public:
+  // Whether a commit that fails is there after all: a crash in the middle of a sync may leave either.
+  enum class Applied : uint8_t { kNo, kYes };
+
+  explicit FakeKv(std::unique_ptr<Kv> inner = NewMemoryKv()) : inner_(std::move(inner)) {}
+  // Nobody may wait in Commit() any more.
+  ~FakeKv() override { DAGSTORE_CHECK(waiting() == 0); }
+
+  // The n-th commit from now (1 is the next) fails, and so does every later one, as Kv promises.
+  void FailCommit(uint64_t n, absl::Status error, Applied applied = Applied::kNo) {
+    DAGSTORE_CHECK(n > 0 && !error.ok());
+    const absl::MutexLock lock(&mutex_);
+    fail_at_ = commits_ + n;
+    error_ = std::move(error);
+    applied_ = applied;
+  }
+  // The database is opened again: commits are taken once more.
+  void Heal() {
+    const absl::MutexLock lock(&mutex_);
+    fail_at_.reset();
+  }
+
+  // From now on commits wait until they are released.
+  void Hold() {
+    const absl::MutexLock lock(&mutex_);
+    held_ = true;
+  }
+  // Lets the oldest `n` that wait (or will wait) go on.
+  void Release(uint64_t n) {
+    const absl::MutexLock lock(&mutex_);
+    released_ += n;
+  }
+  // Lets all go on, and holds no more.
+  void ReleaseAll() {
+    const absl::MutexLock lock(&mutex_);
+    held_ = false;
+    released_ = tickets_;
+  }
+  // Returns when `n` commits wait.
+  void WaitUntilWaiting(size_t n) {
+    const absl::MutexLock lock(&mutex_);
+    const auto enough = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return waiting_ >= n; };
+    mutex_.Await(absl::Condition(&enough));
+  }
+
+  size_t waiting() const {
+    const absl::MutexLock lock(&mutex_);
+    return waiting_;
+  }
+  // Calls of Commit so far, failed ones too.
+  uint64_t commits() const {
+    const absl::MutexLock lock(&mutex_);
+    return commits_;
+  }
+
+  absl::StatusOr<std::optional<std::string>> Get(KvTable table, std::string_view key) override {
+    return inner_->Get(table, key);
+  }
+  std::unique_ptr<KvCursor> Scan(KvTable table, std::string_view from, std::string_view prefix) override {
+    return inner_->Scan(table, from, prefix);
+  }
+
+  absl::Status Commit(const KvBatch& batch, bool sync) override {
+    RETURN_IF_ERROR(CheckKvBatch(batch));
+    const absl::MutexLock lock(&mutex_);
+    const uint64_t number = ++commits_;
+    if (held_) {
+      const uint64_t turn = ++tickets_;
+      const auto may_go = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return released_ >= turn; };
+      ++waiting_;
+      mutex_.Await(absl::Condition(&may_go));
+      --waiting_;
+    }
+    if (!fail_at_.has_value() || number < *fail_at_) return inner_->Commit(batch, sync);
+    if (number == *fail_at_ && applied_ == Applied::kYes) RETURN_IF_ERROR(inner_->Commit(batch, sync));
+    return error_;
+  }
+
+  uint64_t SizeBytes() override { return inner_->SizeBytes(); }
+  uint64_t SyncCount() const override { return inner_->SyncCount(); }
+
+ private:
+  const std::unique_ptr<Kv> inner_;
+  mutable absl::Mutex mutex_;
+  uint64_t commits_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<uint64_t> fail_at_ ABSL_GUARDED_BY(mutex_);  // number of the first commit that fails
+  absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  Applied applied_ ABSL_GUARDED_BY(mutex_) = Applied::kNo;
+  bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t tickets_ ABSL_GUARDED_BY(mutex_) = 0;   // commits that had to wait, in order
+  uint64_t released_ ABSL_GUARDED_BY(mutex_) = 0;  // the first so many of them may go on
+  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace dagstore
