@@ -1,1 +1,872 @@
-// top_index: being written.
+#include "index/top_index.h"
+
+#include <absl/container/flat_hash_set.h>
+#include <absl/container/inlined_vector.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <thread>
+
+#include "base/crc32c.h"
+#include "base/mutex.h"
+#include "base/varint.h"
+#include "index/ordinal_set.h"
+#include "index/top_buffer.h"
+#include "index/top_run.h"
+
+namespace dagstore {
+namespace {
+
+using RunPtr = std::shared_ptr<const TopRun>;
+
+constexpr uint32_t kManifestVersion = 1;
+constexpr std::string_view kManifestKey = "manifest";
+constexpr std::string_view kCoveredPrefix = "covered/";
+constexpr double kDeadFractionMax = 0.25;  // of a run, before it is rewritten
+constexpr size_t kFindGroup = 16;          // keys whose memory is fetched at once
+constexpr size_t kFindRuns = 8;            // runs likewise
+constexpr size_t kSnapshotSlots = 16;
+constexpr uint32_t kMergePause = 4096;  // buckets between looks at what else there is to do
+constexpr auto kRetiredPoll = std::chrono::milliseconds(20);  // while replaced runs wait for their last reader
+
+std::string RunName(uint64_t number, std::string_view suffix) { return fmt::format("run-{:016x}{}", number, suffix); }
+
+bool IsRunName(std::string_view name) {
+  if (name.size() != 24 || name.substr(0, 4) != "run-") return false;
+  if (name.find_first_not_of("0123456789abcdef", 4) != 20) return false;
+  return name.substr(20) == ".top" || name.substr(20) == ".tmp";
+}
+
+std::string CoveredKey(uint32_t chunk) {
+  std::string key(kCoveredPrefix);
+  Append32Big(key, chunk);
+  return key;
+}
+
+// See docs/format.md#top-level-index.
+struct Manifest {
+  uint64_t number_next = 1;
+  std::vector<RunInfo> runs;
+};
+
+std::string Encode(const Manifest& manifest) {
+  std::string out;
+  Append32(out, kManifestVersion);
+  Append64(out, manifest.number_next);
+  Append32(out, static_cast<uint32_t>(manifest.runs.size()));
+  for (const RunInfo& run : manifest.runs) {
+    Append64(out, run.number);
+    Append64(out, run.entries);
+    Append32(out, run.ordinal_min);
+    Append32(out, run.ordinal_max);
+    Append32(out, run.header_crc);
+  }
+  Append32(out, Crc32c(AsSpan(out)));
+  return out;
+}
+
+absl::StatusOr<Manifest> DecodeManifest(std::string_view text) {
+  constexpr size_t kHead = 16, kRun = 28, kTail = 4;
+  const Span bytes = AsSpan(text);
+  if (bytes.size() < kHead + kTail || Crc32c(bytes.first(bytes.size() - kTail)) != Load32(&bytes[bytes.size() - kTail]))
+    return DataLoss("the manifest of the top-level index is damaged");
+  if (const uint32_t version = Load32(bytes.data()); version != kManifestVersion)
+    return FailedPrecondition("the top-level index has version {}: this build reads {}", version, kManifestVersion);
+  Manifest manifest;
+  manifest.number_next = Load64(&bytes[4]);
+  const uint32_t count = Load32(&bytes[12]);
+  if (bytes.size() != kHead + uint64_t{count} * kRun + kTail)
+    return DataLoss("the manifest of the top-level index has a wrong size");
+  for (const uint8_t* at = &bytes[kHead]; at != &bytes[bytes.size() - kTail]; at += kRun)
+    manifest.runs.push_back({Load64(at), Load64(at + 8), Load32(at + 16), Load32(at + 20), Load32(at + 24)});
+  return manifest;
+}
+
+std::string Encode(uint32_t chunk, const OrdinalSet::Words& words) {
+  std::string out;
+  for (const uint64_t word : words) Append64(out, word);
+  std::string checked = CoveredKey(chunk);
+  checked += out;
+  Append32(out, Crc32c(AsSpan(checked)));
+  return out;
+}
+
+// False if the chunk is damaged: its ordinals then count as not covered.
+bool DecodeChunk(uint32_t chunk, std::string_view text, OrdinalSet::Words& words) {
+  if (text.size() != sizeof(words) + 4) return false;
+  std::memcpy(words.data(), text.data(), sizeof(words));
+  return Encode(chunk, words) == text;
+}
+
+// The file of a run that lives in memory.
+class MemoryFile final : public WritableFile {
+ public:
+  absl::Status Append(Span data) override { return WriteAt(bytes_.size(), data); }
+  absl::Status WriteAt(uint64_t offset, Span data) override {
+    if (bytes_.size() < offset + data.size()) bytes_.resize(offset + data.size());
+    std::copy(data.begin(), data.end(), bytes_.begin() + static_cast<ptrdiff_t>(offset));
+    return absl::OkStatus();
+  }
+  absl::Status Sync() override { return absl::OkStatus(); }
+  absl::Status Close() override { return absl::OkStatus(); }
+  Bytes Take() { return std::move(bytes_); }
+
+ private:
+  Bytes bytes_;
+};
+
+// Lock order: manifest_mutex_, then mutex_, then one of the others.
+class PackedTopIndex final : public TopIndex {
+ public:
+  PackedTopIndex(const TopIndexOptions& options, Kv& kv, Io& io)
+      : options_(options), kv_(kv), io_(io), active_(NewBuffer()) {}
+  ~PackedTopIndex() override;
+
+  // Before any other call. Reads the manifest and what it lists, then starts the thread.
+  absl::Status Open();
+
+  absl::Status Add(Ordinal ordinal, std::vector<Fingerprint> sorted) override;
+  void Seal(Ordinal ordinal) override;
+  void Drop(Ordinal ordinal) override;
+  void DropAllExcept(const std::vector<bool>& live) override;
+  absl::Status Find(std::span<const Fingerprint> keys, absl::FunctionRef<void(size_t, Ordinal)> visit) const override;
+  bool Covers(Ordinal ordinal) const override { return covered_.Contains(ordinal); }
+  uint64_t OrdinalsEnd() const override { return std::max({known_.End(), runs_end_, uint64_t{1}}); }
+  absl::Status Flush() override;
+  absl::Status Health() const override;
+  absl::StatusOr<std::vector<Ordinal>> DropDamaged() override;
+  TopIndexStats Stats() const override;
+  absl::Status CheckAll() const override;
+  void AwaitIdle() override;
+
+ private:
+  // What a reader sees: immutable, but for entries that the active table gains.
+  struct State {
+    std::vector<RunPtr> runs;
+    std::shared_ptr<const TopBuffer> active;
+    std::shared_ptr<const TopBuffer> frozen;  // full, being written as a run; or null
+  };
+  // Copies of the state with reference counts of their own, so that readers on different cores share no line.
+  struct alignas(64) Slot {
+    mutable Mutex mutex;
+    std::shared_ptr<const State> state ABSL_GUARDED_BY(mutex);
+  };
+
+  bool in_memory() const { return options_.dir.empty(); }
+  std::string Path(const std::string& name) const { return options_.dir + "/" + name; }
+  std::shared_ptr<TopBuffer> NewBuffer() const { return std::make_shared<TopBuffer>(options_.buffer_entries_max); }
+
+  std::shared_ptr<const State> Snapshot() const;
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Await(const std::vector<Ordinal>& ordinals);
+  void Arrived(Ordinal ordinal);
+
+  // The active table becomes the frozen one, of which there is none yet; the thread writes it.
+  void Freeze() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Waits until the frozen table is written, or until one attempt at that failed, and returns the error. Gives up the
+  // mutex meanwhile.
+  absl::Status AwaitWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status AddAsRun(Ordinal ordinal, std::span<const Fingerprint> sorted);
+
+  // Writes a file, whole or not at all; null if `fill` appended nothing.
+  absl::StatusOr<RunPtr> WriteRun(uint64_t entries_expected, bool single_ordinal,
+                                  absl::FunctionRef<absl::Status(TopRunWriter&)> fill);
+  void RemoveRunFile(const TopRun& run);
+  // Makes `added` (may be null) take the place of `removed` and of the table `flushed` (may be null), on disk and for
+  // readers; what was sealed in that table is covered from now on. On an error nothing has changed, and `added` is gone.
+  absl::Status Install(RunPtr added, const std::vector<RunPtr>& removed, TopBuffer* flushed);
+  absl::Status Commit(const std::vector<RunPtr>& runs, const std::map<uint32_t, OrdinalSet::Words>& chunks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(manifest_mutex_);
+
+  // The index's own thread.
+  void Run();
+  void Wake();
+  void WriteFrozen();
+  std::vector<RunPtr> PickMerge();
+  absl::Status Merge(const std::vector<RunPtr>& inputs);
+  // Removes what no reader holds any more. True if something is left.
+  bool ReleaseRetired();
+  bool stopping() const { return stop_.load(std::memory_order_relaxed); }
+
+  const TopIndexOptions options_;
+  Kv& kv_;
+  Io& io_;
+
+  std::array<Slot, kSnapshotSlots> slots_;
+  OrdinalSet dead_;     // dropped: never returned, left out of merges
+  OrdinalSet known_;    // seen by Add or by the coverage
+  OrdinalSet covered_;  // written under manifest_mutex_
+  std::atomic<uint64_t> number_next_{1};
+  std::atomic<uint64_t> drops_{0};  // since dead entries were last counted
+  std::atomic<uint64_t> dead_entries_{0};
+  std::atomic<uint64_t> flushes_{0};
+  std::atomic<uint64_t> merges_{0};
+  std::atomic<uint64_t> merge_failures_{0};
+  uint64_t runs_end_ = 0;  // one past the greatest ordinal of the runs found at open; constant after Open
+
+  // Held from reading the list of runs until its successor is stored and shown: changes come one after another.
+  Mutex manifest_mutex_;
+
+  // What is shown to readers. Held briefly, and while entries go into the table; never across a file or kv operation.
+  mutable Mutex mutex_;
+  std::vector<RunPtr> runs_ ABSL_GUARDED_BY(mutex_);     // changed under manifest_mutex_ too
+  std::vector<RunPtr> retired_ ABSL_GUARDED_BY(mutex_);  // not listed any more; removed when the last reader is gone
+  CondVar written_;  // an attempt to write the frozen table has ended
+  std::shared_ptr<TopBuffer> active_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<TopBuffer> frozen_ ABSL_GUARDED_BY(mutex_);
+  bool write_wanted_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t write_attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status write_error_ ABSL_GUARDED_BY(mutex_);  // of the last attempt
+
+  // Ordinals whose entries are not all here.
+  mutable Mutex awaited_mutex_;
+  absl::flat_hash_set<Ordinal> awaited_ ABSL_GUARDED_BY(awaited_mutex_);
+  std::atomic<size_t> awaited_count_{0};
+  std::atomic<uint64_t> awaited_changes_{0};  // times that ordinals were put in
+
+  // What wakes the thread.
+  mutable Mutex wake_mutex_;
+  CondVar wake_changed_;
+  bool wake_ ABSL_GUARDED_BY(wake_mutex_) = false;
+  bool idle_ ABSL_GUARDED_BY(wake_mutex_) = false;
+  std::atomic<bool> stop_{false};
+
+  // The index's own thread.
+  std::map<uint64_t, double> dead_fractions_;  // by run number, as last sampled
+  std::thread thread_;
+};
+
+PackedTopIndex::~PackedTopIndex() {
+  stop_ = true;
+  Wake();
+  if (thread_.joinable()) thread_.join();
+  // Nobody reads now, so what was replaced can go.
+  for (Slot& slot : slots_) {
+    const MutexLock lock(slot.mutex);
+    slot.state = nullptr;
+  }
+  ReleaseRetired();
+}
+
+absl::Status PackedTopIndex::Open() {
+  if (!in_memory()) {
+    RETURN_IF_ERROR(io_.MakeDir(options_.dir));
+    ASSIGN_OR_RETURN(const std::optional<std::string> stored, kv_.Get(KvTable::kTopIndex, kManifestKey));
+    absl::StatusOr<Manifest> manifest = stored.has_value() ? DecodeManifest(*stored) : Manifest();
+    if (absl::IsDataLoss(manifest.status())) {
+      // Derived data: without the list of runs there are none, and nothing is covered.
+      KvBatch batch;
+      batch.DeletePrefix(KvTable::kTopIndex, std::string(kCoveredPrefix));
+      batch.Put(KvTable::kTopIndex, std::string(kManifestKey), Encode(Manifest()));
+      RETURN_IF_ERROR(kv_.Commit(batch, true));
+      manifest = Manifest();
+    }
+    RETURN_IF_ERROR(manifest.status());
+    number_next_ = manifest->number_next;
+
+    std::map<uint32_t, OrdinalSet::Words> changed;
+    const std::unique_ptr<KvCursor> cursor = kv_.Scan(KvTable::kTopIndex, kCoveredPrefix, kCoveredPrefix);
+    for (; cursor->Valid(); cursor->Next()) {
+      const Span key = AsSpan(cursor->key()).subspan(kCoveredPrefix.size());
+      if (key.size() != 4 || Load32Big(key.data()) >= OrdinalSet::kChunks) continue;
+      const uint32_t chunk = Load32Big(key.data());
+      OrdinalSet::Words words;
+      if (DecodeChunk(chunk, cursor->value(), words)) {
+        covered_.Write(chunk, words);
+        known_.Write(chunk, words);
+      } else {
+        changed[chunk] = {};
+      }
+    }
+    RETURN_IF_ERROR(cursor->status());
+
+    absl::flat_hash_set<std::string> listed;
+    std::vector<RunPtr> runs;
+    bool lost = false;
+    for (const RunInfo& info : manifest->runs) {
+      const std::string name = RunName(info.number, ".top");
+      runs_end_ = std::max<uint64_t>(runs_end_, uint64_t{info.ordinal_max} + 1);
+      absl::StatusOr<std::unique_ptr<RandomFile>> file = io_.Open(Path(name), Follow::kNever);
+      absl::StatusOr<RunPtr> run = file.ok() ? TopRun::Open(*std::move(file), &info) : file.status();
+      if (run.ok()) {
+        runs.push_back(*std::move(run));
+        listed.insert(name);
+        continue;
+      }
+      if (!absl::IsNotFound(run.status()) && !absl::IsDataLoss(run.status()) && !absl::IsInvalidArgument(run.status()))
+        return Annotate(run.status(), "open the top-level index");
+      lost = true;
+      for (uint64_t ordinal = info.ordinal_min; ordinal <= info.ordinal_max;) {
+        const auto chunk = static_cast<uint32_t>(ordinal / OrdinalSet::kChunkOrdinals);
+        const uint64_t end = uint64_t{chunk + 1} * OrdinalSet::kChunkOrdinals;
+        auto [at, added] = changed.try_emplace(chunk);
+        if (added) covered_.Read(chunk, at->second);
+        for (; ordinal <= info.ordinal_max && ordinal < end; ++ordinal)
+          at->second[ordinal % OrdinalSet::kChunkOrdinals / 64] &= ~(uint64_t{1} << (ordinal % 64));
+      }
+    }
+    for (const auto& [chunk, words] : changed) covered_.Write(chunk, words);
+    {
+      const MutexLock manifest_lock(manifest_mutex_);
+      if (lost || !changed.empty()) RETURN_IF_ERROR(Commit(runs, changed));
+      const MutexLock lock(mutex_);
+      runs_ = std::move(runs);
+    }
+    ASSIGN_OR_RETURN(const std::vector<std::string> names, io_.List(options_.dir));
+    for (const std::string& name : names) {
+      if (IsRunName(name) && !listed.contains(name)) RETURN_IF_ERROR(io_.Remove(Path(name)));
+    }
+  }
+  {
+    const MutexLock lock(mutex_);
+    Publish();
+  }
+  thread_ = std::thread([this] { Run(); });
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const PackedTopIndex::State> PackedTopIndex::Snapshot() const {
+  static std::atomic<size_t> threads{0};
+  static thread_local const size_t mine = threads.fetch_add(1) % kSnapshotSlots;
+  const MutexLock lock(slots_[mine].mutex);
+  return slots_[mine].state;
+}
+
+void PackedTopIndex::Publish() {
+  for (Slot& slot : slots_) {
+    auto next = std::make_shared<const State>(State{runs_, active_, frozen_});
+    std::shared_ptr<const State> last;  // goes after the lock
+    const MutexLock lock(slot.mutex);
+    last = std::exchange(slot.state, std::move(next));
+  }
+}
+
+void PackedTopIndex::Await(const std::vector<Ordinal>& ordinals) {
+  const MutexLock lock(awaited_mutex_);
+  awaited_.insert(ordinals.begin(), ordinals.end());
+  awaited_count_ = awaited_.size();
+  ++awaited_changes_;
+}
+
+void PackedTopIndex::Arrived(Ordinal ordinal) {
+  if (awaited_count_.load(std::memory_order_relaxed) == 0) return;
+  const MutexLock lock(awaited_mutex_);
+  awaited_.erase(ordinal);
+  awaited_count_ = awaited_.size();
+}
+
+absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys,
+                                  absl::FunctionRef<void(size_t, Ordinal)> visit) const {
+  // Complete if nothing was awaited before the snapshot was taken, and nothing began to be until then.
+  const uint64_t changes = awaited_changes_.load();
+  const size_t awaited = awaited_count_.load();
+  const std::shared_ptr<const State> state = Snapshot();
+  const bool complete = awaited == 0 && awaited_changes_.load() == changes;
+  const TopBuffer* buffers[2];
+  size_t buffer_count = 0;
+  for (const TopBuffer* buffer : {state->active.get(), state->frozen.get()}) {
+    if (buffer != nullptr && buffer->size() != 0) buffers[buffer_count++] = buffer;
+  }
+  const TopRun* damaged = nullptr;
+  absl::InlinedVector<uint64_t, 64> hits;  // position in the group, ordinal
+  for (size_t base = 0; base < keys.size(); base += kFindGroup) {
+    const size_t count = std::min(kFindGroup, keys.size() - base);
+    RunKey wanted[kFindGroup];
+    uint32_t chains[2][kFindGroup];
+    TopRun::Range ranges[kFindRuns][kFindGroup];  // each written before it is read
+    hits.clear();
+    const auto hit = [&](size_t i) { return [&hits, i](Ordinal ordinal) { hits.push_back(uint64_t{i} << 32 | ordinal); }; };
+    for (size_t i = 0; i < count; ++i) {
+      wanted[i] = RunKeyOf(keys[base + i]);
+      for (size_t b = 0; b < buffer_count; ++b) buffers[b]->Prefetch(wanted[i]);
+    }
+    for (size_t first = 0; first == 0 || first < state->runs.size(); first += kFindRuns) {
+      const size_t run_count = std::min(kFindRuns, state->runs.size() - first);
+      const RunPtr* const runs = state->runs.data() + first;
+      for (size_t r = 0; r < run_count; ++r)
+        for (size_t i = 0; i < count; ++i) runs[r]->PrefetchDirectory(wanted[i]);
+      if (first == 0) {
+        for (size_t b = 0; b < buffer_count; ++b)
+          for (size_t i = 0; i < count; ++i) chains[b][i] = buffers[b]->Begin(wanted[i]);
+      }
+      for (size_t r = 0; r < run_count; ++r)
+        for (size_t i = 0; i < count; ++i) ranges[r][i] = runs[r]->PrefetchEntries(wanted[i]);
+      if (first == 0) {
+        for (size_t b = 0; b < buffer_count; ++b)
+          for (size_t i = 0; i < count; ++i) buffers[b]->Find(wanted[i], chains[b][i], hit(i));
+      }
+      for (size_t r = 0; r < run_count; ++r) {
+        for (size_t i = 0; i < count; ++i) runs[r]->Scan(wanted[i], ranges[r][i], hit(i));
+        if (runs[r]->damaged()) damaged = runs[r].get();
+      }
+    }
+    // A shard that was added again is found twice.
+    if (hits.size() > 1 && !std::is_sorted(hits.begin(), hits.end())) std::sort(hits.begin(), hits.end());
+    hits.erase(std::unique(hits.begin(), hits.end()), hits.end());
+    for (const uint64_t found : hits) {
+      const auto ordinal = static_cast<Ordinal>(found);
+      if (!dead_.Contains(ordinal)) visit(base + static_cast<size_t>(found >> 32), ordinal);
+    }
+  }
+  if (damaged != nullptr) return damaged->DamagedStatus();
+  if (!complete) return Unavailable("shards are still to be added to the top-level index: {}", awaited_count_.load());
+  return absl::OkStatus();
+}
+
+absl::Status PackedTopIndex::Add(Ordinal ordinal, std::vector<Fingerprint> sorted) {
+  DAGSTORE_CHECK(ordinal != 0);
+  DAGSTORE_CHECK(std::is_sorted(sorted.begin(), sorted.end()));
+  known_.Insert(ordinal);
+  std::span<const Fingerprint> rest(sorted);
+  if (rest.size() >= std::max<size_t>(1, options_.buffer_entries_max / 4)) return AddAsRun(ordinal, rest);
+  const MutexLock lock(mutex_);
+  while (true) {
+    rest = rest.subspan(active_->Add(ordinal, rest));
+    if (rest.empty()) return absl::OkStatus();
+    if (frozen_ == nullptr) {
+      Freeze();
+    } else {
+      RETURN_IF_ERROR(AwaitWrite());
+    }
+  }
+}
+
+absl::Status PackedTopIndex::AddAsRun(Ordinal ordinal, std::span<const Fingerprint> sorted) {
+  while (!sorted.empty()) {
+    const std::span<const Fingerprint> part = sorted.first(std::min<size_t>(sorted.size(), kRunEntriesMax));
+    sorted = sorted.subspan(part.size());
+    ASSIGN_OR_RETURN(RunPtr run, WriteRun(part.size(), true, [&](TopRunWriter& writer) -> absl::Status {
+                       for (size_t i = 0; i < part.size(); ++i) {
+                         const RunKey key = RunKeyOf(part[i]);
+                         if (i != 0 && key == RunKeyOf(part[i - 1])) continue;
+                         RETURN_IF_ERROR(writer.Append(key, ordinal));
+                       }
+                       return absl::OkStatus();
+                     }));
+    RETURN_IF_ERROR(Install(std::move(run), {}, nullptr));
+  }
+  Wake();
+  return absl::OkStatus();
+}
+
+void PackedTopIndex::Seal(Ordinal ordinal) {
+  known_.Insert(ordinal);
+  {
+    const MutexLock lock(mutex_);
+    active_->sealed.push_back(ordinal);
+  }
+  Arrived(ordinal);
+}
+
+void PackedTopIndex::Drop(Ordinal ordinal) {
+  if (!dead_.Insert(ordinal)) return;
+  Arrived(ordinal);
+  // Counting the dead costs the thread a sample of each run, so not for every one of a million.
+  if (drops_.fetch_add(1) * 64 >= known_.End()) Wake();
+}
+
+void PackedTopIndex::DropAllExcept(const std::vector<bool>& live) {
+  const uint64_t end = std::max<uint64_t>(live.size(), OrdinalsEnd());
+  DAGSTORE_CHECK(end <= uint64_t{1} << 32);
+  std::vector<Ordinal> awaited;
+  for (uint64_t base = 0; base < end; base += 64) {
+    uint64_t bits = 0;
+    for (uint64_t ordinal = base; ordinal < std::min<uint64_t>(base + 64, live.size()); ++ordinal)
+      bits |= uint64_t{live[ordinal]} << (ordinal - base);
+    const auto word = static_cast<uint32_t>(base / 64);
+    const uint64_t below_end = end - base >= 64 ? ~uint64_t{0} : (uint64_t{1} << (end - base)) - 1;
+    dead_.InsertWord(word, ~bits & below_end);
+    for (uint64_t missing = bits & ~covered_.Word(word); missing != 0; missing &= missing - 1)
+      awaited.push_back(static_cast<Ordinal>(base + static_cast<uint64_t>(std::countr_zero(missing))));
+  }
+  Await(awaited);
+  ++drops_;
+  Wake();
+}
+
+void PackedTopIndex::Freeze() {
+  frozen_ = std::exchange(active_, NewBuffer());
+  write_wanted_ = true;
+  Publish();
+  Wake();
+}
+
+absl::Status PackedTopIndex::AwaitWrite() {
+  const uint64_t attempts = write_attempts_;
+  write_wanted_ = true;
+  Wake();
+  while (frozen_ != nullptr && write_attempts_ == attempts) written_.Wait(mutex_);
+  return write_attempts_ == attempts ? absl::OkStatus() : write_error_;
+}
+
+absl::Status PackedTopIndex::Flush() {
+  const MutexLock lock(mutex_);
+  while (frozen_ != nullptr) RETURN_IF_ERROR(AwaitWrite());
+  if (active_->size() == 0 && active_->sealed.empty()) return absl::OkStatus();
+  Freeze();
+  return AwaitWrite();
+}
+
+absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t entries_expected, bool single_ordinal,
+                                                absl::FunctionRef<absl::Status(TopRunWriter&)> fill) {
+  const uint64_t number = number_next_.fetch_add(1);
+  if (in_memory()) {
+    MemoryFile file;
+    TopRunWriter writer(file, number, entries_expected, single_ordinal);
+    RETURN_IF_ERROR(fill(writer));
+    if (writer.entries() == 0) return RunPtr();
+    RETURN_IF_ERROR(writer.Finish().status());
+    return TopRun::FromMemory(file.Take());
+  }
+  const std::string temp = Path(RunName(number, ".tmp"));
+  const std::string path = Path(RunName(number, ".top"));
+  const auto make = [&]() -> absl::StatusOr<RunPtr> {
+    ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, io_.Create(temp));
+    TopRunWriter writer(*file, number, entries_expected, single_ordinal);
+    RETURN_IF_ERROR(fill(writer));
+    if (writer.entries() == 0) return RunPtr();
+    ASSIGN_OR_RETURN(const RunInfo info, writer.Finish());
+    RETURN_IF_ERROR(file->Sync());
+    RETURN_IF_ERROR(file->Close());
+    RETURN_IF_ERROR(io_.Rename(temp, path));
+    RETURN_IF_ERROR(io_.SyncDir(options_.dir));
+    ASSIGN_OR_RETURN(std::unique_ptr<RandomFile> opened, io_.Open(path, Follow::kNever));
+    return TopRun::Open(std::move(opened), &info);
+  };
+  absl::StatusOr<RunPtr> run = make();
+  if (!run.ok() || *run == nullptr) {
+    // What cannot be removed now is not listed, so the next open removes it.
+    io_.Remove(temp).IgnoreError();
+    io_.Remove(path).IgnoreError();
+  }
+  if (!run.ok()) return Annotate(run.status(), "write a top-level run");
+  return run;
+}
+
+void PackedTopIndex::RemoveRunFile(const TopRun& run) {
+  // Not listed, so what cannot be removed now is removed by the next open.
+  if (!in_memory()) io_.Remove(Path(RunName(run.info().number, ".top"))).IgnoreError();
+}
+
+absl::Status PackedTopIndex::Commit(const std::vector<RunPtr>& runs,
+                                    const std::map<uint32_t, OrdinalSet::Words>& chunks) {
+  if (in_memory()) return absl::OkStatus();
+  Manifest manifest;
+  manifest.number_next = number_next_.load();
+  for (const RunPtr& run : runs) manifest.runs.push_back(run->info());
+  KvBatch batch;
+  batch.Put(KvTable::kTopIndex, std::string(kManifestKey), Encode(manifest));
+  for (const auto& [chunk, words] : chunks) batch.Put(KvTable::kTopIndex, CoveredKey(chunk), Encode(chunk, words));
+  return kv_.Commit(batch, true);
+}
+
+absl::Status PackedTopIndex::Install(RunPtr added, const std::vector<RunPtr>& removed, TopBuffer* flushed) {
+  const MutexLock manifest_lock(manifest_mutex_);
+  std::vector<RunPtr> runs;
+  std::vector<Ordinal> sealed;
+  size_t found = 0;
+  {
+    const MutexLock lock(mutex_);
+    for (const RunPtr& run : runs_) {
+      if (std::find(removed.begin(), removed.end(), run) != removed.end()) {
+        ++found;
+      } else {
+        runs.push_back(run);
+      }
+    }
+    if (flushed != nullptr) sealed = flushed->sealed;
+  }
+  absl::Status status;
+  // A merge of runs of which one was taken away as damaged in the meantime.
+  if (found != removed.size()) status = DataLoss("a run that was merged is damaged");
+  if (added != nullptr) runs.push_back(added);
+  std::map<uint32_t, OrdinalSet::Words> chunks;
+  for (const Ordinal ordinal : sealed) {
+    auto [at, fresh] = chunks.try_emplace(ordinal / OrdinalSet::kChunkOrdinals);
+    if (fresh) covered_.Read(at->first, at->second);
+    at->second[ordinal % OrdinalSet::kChunkOrdinals / 64] |= uint64_t{1} << (ordinal % 64);
+  }
+  if (status.ok()) status = Commit(runs, chunks);
+  if (!status.ok()) {
+    if (added != nullptr) RemoveRunFile(*added);
+    return status;
+  }
+  for (const auto& [chunk, words] : chunks) covered_.Write(chunk, words);
+  const MutexLock lock(mutex_);
+  runs_ = std::move(runs);
+  retired_.insert(retired_.end(), removed.begin(), removed.end());
+  if (flushed != nullptr) frozen_ = nullptr;
+  Publish();
+  return absl::OkStatus();
+}
+
+void PackedTopIndex::Wake() {
+  const MutexLock lock(wake_mutex_);
+  wake_ = true;
+  wake_changed_.NotifyAll();
+}
+
+void PackedTopIndex::AwaitIdle() {
+  Wake();
+  const MutexLock lock(wake_mutex_);
+  while (wake_ || !idle_) wake_changed_.Wait(wake_mutex_);
+}
+
+void PackedTopIndex::Run() {
+  bool retired = false;
+  while (true) {
+    {
+      const MutexLock lock(wake_mutex_);
+      idle_ = true;
+      wake_changed_.NotifyAll();
+      while (!wake_ && !stopping() && !retired) wake_changed_.Wait(wake_mutex_);
+      if (!wake_ && !stopping()) wake_changed_.WaitFor(wake_mutex_, kRetiredPoll);
+      wake_ = false;
+      idle_ = false;
+    }
+    if (stopping()) return;
+    WriteFrozen();
+    while (!stopping()) {
+      const std::vector<RunPtr> inputs = PickMerge();
+      if (inputs.empty()) break;
+      const absl::Status status = Merge(inputs);
+      ReleaseRetired();
+      if (status.ok()) {
+        ++merges_;
+      } else if (!absl::IsDataLoss(status)) {
+        // A full disk, say: tried again when the thread is woken the next time. Damaged inputs are not picked again.
+        ++merge_failures_;
+        break;
+      }
+    }
+    retired = ReleaseRetired();
+  }
+}
+
+void PackedTopIndex::WriteFrozen() {
+  std::shared_ptr<TopBuffer> buffer;
+  {
+    const MutexLock lock(mutex_);
+    if (!std::exchange(write_wanted_, false)) return;
+    buffer = frozen_;
+  }
+  if (buffer == nullptr) return;
+  absl::StatusOr<RunPtr> run;
+  if (buffer->size() != 0) {
+    const std::vector<RunEntry> entries = buffer->Sorted();
+    run = WriteRun(entries.size(), false, [&](TopRunWriter& writer) -> absl::Status {
+      const RunEntry* last = nullptr;
+      for (const RunEntry& entry : entries) {
+        if (last != nullptr && last->key == entry.key && last->ordinal == entry.ordinal) continue;
+        last = &entry;
+        if (!dead_.Contains(entry.ordinal)) RETURN_IF_ERROR(writer.Append(entry.key, entry.ordinal));
+      }
+      return absl::OkStatus();
+    });
+  } else {
+    run = RunPtr();
+  }
+  absl::Status status = run.status();
+  if (status.ok()) status = Install(*std::move(run), {}, buffer.get());
+  if (status.ok()) ++flushes_;
+  const MutexLock lock(mutex_);
+  write_error_ = std::move(status);
+  ++write_attempts_;
+  written_.NotifyAll();
+}
+
+std::vector<RunPtr> PackedTopIndex::PickMerge() {
+  std::vector<RunPtr> runs;
+  for (const RunPtr& run : Snapshot()->runs) {
+    if (!run->damaged()) runs.push_back(run);
+  }
+  const bool count = drops_.exchange(0) != 0;
+  std::map<uint64_t, double> fractions;
+  double dead = 0;
+  for (const RunPtr& run : runs) {
+    const auto known = dead_fractions_.find(run->info().number);
+    double& fraction = fractions[run->info().number];
+    if (known != dead_fractions_.end()) fraction = known->second;
+    if (count) fraction = run->DeadFraction(dead_);
+    dead += fraction * static_cast<double>(run->info().entries);
+  }
+  dead_fractions_ = std::move(fractions);
+  dead_entries_ = static_cast<uint64_t>(dead);
+  for (const RunPtr& run : runs) {
+    if (dead_fractions_[run->info().number] > kDeadFractionMax) return {run};
+  }
+
+  std::sort(runs.begin(), runs.end(), [](const RunPtr& a, const RunPtr& b) { return a->info().entries < b->info().entries; });
+  const double base = std::log(static_cast<double>(options_.merge_fan_in));
+  const auto tier = [&](const RunPtr& run) {
+    return static_cast<int>(std::log(static_cast<double>(std::max<uint64_t>(1, run->info().entries))) / base);
+  };
+  // The lowest tier that is full goes up, and takes along what is smaller.
+  for (size_t begin = 0, end = 0; begin < runs.size(); begin = end) {
+    while (end < runs.size() && tier(runs[end]) == tier(runs[begin])) ++end;
+    if (end - begin < static_cast<size_t>(options_.merge_fan_in)) continue;
+    std::vector<RunPtr> picked;
+    uint64_t entries = 0;
+    for (size_t i = 0; i < end; ++i) {
+      entries += runs[i]->info().entries;
+      if (entries > kRunEntriesMax) break;
+      picked.push_back(runs[i]);
+    }
+    if (picked.size() >= static_cast<size_t>(options_.merge_fan_in)) return picked;
+  }
+  return {};
+}
+
+absl::Status PackedTopIndex::Merge(const std::vector<RunPtr>& inputs) {
+  double live = 0;
+  std::vector<TopRun::Cursor> cursors;
+  for (const RunPtr& run : inputs) {
+    live += static_cast<double>(run->info().entries) * (1 - dead_fractions_[run->info().number]);
+    cursors.emplace_back(*run);
+  }
+  const auto fill = [&](TopRunWriter& writer) -> absl::Status {
+    const int bucket_shift = writer.layout().remainder_bits();
+    std::vector<RunEntry> bucket_entries;
+    for (uint64_t bucket = 0; bucket < writer.layout().buckets(); ++bucket) {
+      if (bucket % kMergePause == 0) {
+        if (stopping()) return Cancelled("the top-level index is closing");
+        WriteFrozen();  // so that a long merge does not hold up those who add
+        io_.Yield();
+      }
+      const RunKey end = (bucket + 1) << bucket_shift;
+      bucket_entries.clear();
+      for (TopRun::Cursor& cursor : cursors) {
+        for (; cursor.valid() && cursor.key() < end; cursor.Next()) {
+          if (!dead_.Contains(cursor.ordinal())) bucket_entries.push_back({cursor.key(), cursor.ordinal()});
+        }
+        RETURN_IF_ERROR(cursor.status());
+      }
+      SortSmall(bucket_entries.data(), bucket_entries.data() + bucket_entries.size());
+      const RunEntry* last = nullptr;
+      for (const RunEntry& entry : bucket_entries) {
+        if (last != nullptr && last->key == entry.key && last->ordinal == entry.ordinal) continue;
+        last = &entry;
+        RETURN_IF_ERROR(writer.Append(entry.key, entry.ordinal));
+      }
+    }
+    return absl::OkStatus();
+  };
+  ASSIGN_OR_RETURN(RunPtr merged, WriteRun(static_cast<uint64_t>(live), false, fill));
+  return Install(std::move(merged), inputs, nullptr);
+}
+
+bool PackedTopIndex::ReleaseRetired() {
+  std::vector<RunPtr> free;
+  bool left = false;
+  {
+    const MutexLock lock(mutex_);
+    // Alone here means that no snapshot has it, and no new one can get it.
+    const auto first_free = std::partition(retired_.begin(), retired_.end(), [](const RunPtr& run) { return run.use_count() > 1; });
+    free.assign(first_free, retired_.end());
+    retired_.erase(first_free, retired_.end());
+    left = !retired_.empty();
+  }
+  for (const RunPtr& run : free) RemoveRunFile(*run);
+  return left;
+}
+
+absl::Status PackedTopIndex::Health() const {
+  for (const RunPtr& run : Snapshot()->runs) {
+    if (run->damaged()) return run->DamagedStatus();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Ordinal>> PackedTopIndex::DropDamaged() {
+  const MutexLock manifest_lock(manifest_mutex_);
+  std::vector<RunPtr> kept, damaged;
+  for (const RunPtr& run : Snapshot()->runs) (run->damaged() ? damaged : kept).push_back(run);
+  std::vector<Ordinal> affected;
+  for (const RunPtr& run : damaged) {
+    for (uint64_t ordinal = run->info().ordinal_min; ordinal <= run->info().ordinal_max; ++ordinal) {
+      const auto candidate = static_cast<Ordinal>(ordinal);
+      if (known_.Contains(candidate) && !dead_.Contains(candidate)) affected.push_back(candidate);
+    }
+  }
+  if (damaged.empty()) return affected;
+  std::sort(affected.begin(), affected.end());
+  affected.erase(std::unique(affected.begin(), affected.end()), affected.end());
+  std::map<uint32_t, OrdinalSet::Words> chunks;
+  for (const Ordinal ordinal : affected) {
+    auto [at, fresh] = chunks.try_emplace(ordinal / OrdinalSet::kChunkOrdinals);
+    if (fresh) covered_.Read(at->first, at->second);
+    at->second[ordinal % OrdinalSet::kChunkOrdinals / 64] &= ~(uint64_t{1} << (ordinal % 64));
+  }
+  RETURN_IF_ERROR(Commit(kept, chunks));
+  for (const auto& [chunk, words] : chunks) covered_.Write(chunk, words);
+  Await(affected);
+  {
+    const MutexLock lock(mutex_);
+    const auto is_affected = [&](Ordinal ordinal) { return std::binary_search(affected.begin(), affected.end(), ordinal); };
+    for (TopBuffer* buffer : {active_.get(), frozen_.get()}) {
+      if (buffer != nullptr) std::erase_if(buffer->sealed, is_affected);
+    }
+    runs_ = std::move(kept);
+    retired_.insert(retired_.end(), damaged.begin(), damaged.end());
+    Publish();
+  }
+  Wake();
+  return affected;
+}
+
+TopIndexStats PackedTopIndex::Stats() const {
+  const std::shared_ptr<const State> state = Snapshot();
+  TopIndexStats stats;
+  stats.buffered = state->active->size() + (state->frozen == nullptr ? 0 : state->frozen->size());
+  stats.entries = stats.buffered;
+  for (const RunPtr& run : state->runs) {
+    stats.entries += run->info().entries;
+    stats.bytes += run->SizeBytes();
+    stats.runs_damaged += run->damaged() ? 1 : 0;
+  }
+  stats.runs = state->runs.size();
+  stats.dead = dead_entries_;
+  stats.awaited = awaited_count_;
+  stats.flushes = flushes_;
+  stats.merges = merges_;
+  stats.merge_failures = merge_failures_;
+  return stats;
+}
+
+absl::Status PackedTopIndex::CheckAll() const {
+  absl::Status first;
+  for (const RunPtr& run : Snapshot()->runs) {
+    if (absl::Status status = run->CheckAll(); first.ok()) first = std::move(status);
+  }
+  return first;
+}
+
+}  // namespace
+
+Fingerprint FingerprintOf(const SipKey& secret, const MultihashView& hash) {
+  uint8_t head[2 * kVarintBytesMax + kDigestBytesMax];
+  if (hash.digest.size() > kDigestBytesMax) {
+    Bytes encoded;
+    AppendMultihash(encoded, hash);
+    return SipHash(secret, encoded);
+  }
+  uint8_t* out = head;
+  for (uint64_t value : {hash.code, uint64_t{hash.digest.size()}}) {
+    for (; value >= 0x80; value >>= 7) *out++ = static_cast<uint8_t>(value | 0x80);
+    *out++ = static_cast<uint8_t>(value);
+  }
+  if (!hash.digest.empty()) std::memcpy(out, hash.digest.data(), hash.digest.size());
+  return SipHash(secret, Span(head, static_cast<size_t>(out - head) + hash.digest.size()));
+}
+
+absl::StatusOr<std::unique_ptr<TopIndex>> OpenTopIndex(const TopIndexOptions& options, Kv& kv, Io& io) {
+  if (options.merge_fan_in < 2) return InvalidArgument("merge_fan_in {} is below 2", options.merge_fan_in);
+  if (options.buffer_entries_max < 1 || options.buffer_entries_max > size_t{1} << 30)
+    return InvalidArgument("buffer_entries_max {} is not within 1 and 2^30", options.buffer_entries_max);
+  auto index = std::make_unique<PackedTopIndex>(options, kv, io);
+  RETURN_IF_ERROR(index->Open());
+  return index;
+}
+
+}  // namespace dagstore
