@@ -3,6 +3,7 @@
 #include <absl/synchronization/mutex.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
 #include <rocksdb/slice.h>
@@ -10,11 +11,13 @@
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/kv.h"
 
@@ -26,7 +29,10 @@ constexpr size_t kScanReadaheadBytes = 2 << 20;
 // Values of kIndexes from here on live in blob files, so that compaction does not copy them again and again.
 constexpr uint64_t kBlobBytesMin = 1 << 10;
 constexpr uint64_t kBlobFileBytes = 64 << 20;
-// Logs in the folder at open from which on they are cleared; see ClearLogs.
+// RocksDB's own log, for people: LOG, and one LOG.old.
+constexpr uint64_t kInfoLogBytesMax = 1 << 20;
+constexpr size_t kInfoLogLineBytesMax = 1 << 10;
+// Write-ahead logs in the folder at open from which on they are cleared; see ClearLogs.
 constexpr size_t kLogsMax = 8;
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
@@ -41,7 +47,7 @@ absl::StatusCode CodeOf(const rocksdb::Status& status, std::string_view text) {
   if (status.IsNoSpace() || status.IsMemoryLimit()) return absl::StatusCode::kResourceExhausted;
   // RocksDB keeps the text of an errno, not the number.
   for (const int error : {EMFILE, ENFILE, EDQUOT, ENOMEM, EACCES, EPERM, EROFS}) {
-    if (status.IsIOError() && EndsWith(text, std::strerror(error))) return ErrnoStatus(error, {}).code();
+    if (EndsWith(text, std::strerror(error))) return ErrnoStatus(error, {}).code();
   }
   return absl::StatusCode::kUnavailable;
 }
@@ -58,11 +64,13 @@ absl::Status FromOpen(const rocksdb::Status& status, const std::string& path) {
   if (Contains(text, "While lock file: ") || Contains(text, "lock hold by current process")) {
     return FailedPrecondition("open database {}: another process has the repository open", path);
   }
-  if (status.IsPathNotFound() || status.IsNotFound()) {
-    return DataLoss("open database {}: a file is missing: {}", path, text);
-  }
-  if (status.IsInvalidArgument() || status.IsNotSupported()) {
-    return FailedPrecondition("open database {}: made by another version: {}", path, text);
+  if (CodeOf(status, text) == absl::StatusCode::kUnavailable) {
+    if (status.IsPathNotFound() || status.IsNotFound()) {
+      return DataLoss("open database {}: a file is missing: {}", path, text);
+    }
+    if (status.IsInvalidArgument() || status.IsNotSupported()) {
+      return FailedPrecondition("open database {}: made by another version: {}", path, text);
+    }
   }
   return FromRocks(status, fmt::format("open database {}", path));
 }
@@ -96,7 +104,48 @@ void ClearLogs(rocksdb::DB& db) {
   }
 }
 
-rocksdb::DBOptions MakeDbOptions(const RocksKvOptions& options) {
+// Where RocksDB reports what it finds wrong. Its own logger is not used: once a line could not be written (the disk is
+// full), the next one fails an assertion that Debian's build has on, and the process is gone. This one drops the line.
+// It also leaves out the list of all options that RocksDB writes at each open (90 KB).
+class InfoLog final : public rocksdb::Logger {
+ public:
+  explicit InfoLog(const std::string& dir) : Logger(rocksdb::InfoLogLevel::WARN_LEVEL), path_(dir + "/LOG") {}
+
+  using Logger::Logv;
+  void LogHeader(const char*, va_list) override {}
+  void Logv(const char* format, va_list arguments) override {
+    char text[kInfoLogLineBytesMax];
+    if (std::vsnprintf(text, sizeof text, format, arguments) < 0) return;
+    const std::string line =
+        fmt::format("{} {}\n", absl::FormatTime(Clock::Real().WallNow(), absl::UTCTimeZone()), text);
+    const absl::MutexLock lock(&mutex_);
+    if (file_ == nullptr || bytes_ + line.size() > kInfoLogBytesMax) Reopen(line.size());
+    if (file_ != nullptr && file_->Append(AsSpan(line)).ok()) bytes_ += line.size();
+  }
+
+ private:
+  // Makes room for `need` bytes. file_ is null if it cannot be done.
+  void Reopen(size_t need) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Io& io = Io::Posix();
+    file_.reset();
+    const absl::StatusOr<FileStat> stat = io.Stat(path_, Follow::kNever);
+    bytes_ = stat.ok() ? stat->size : 0;
+    if (bytes_ + need > kInfoLogBytesMax) {
+      if (!io.Rename(path_, path_ + ".old").ok()) return;
+      bytes_ = 0;
+    }
+    absl::StatusOr<std::unique_ptr<WritableFile>> file = io.OpenForWriting(path_);
+    if (absl::IsNotFound(file.status())) file = io.Create(path_);
+    if (file.ok()) file_ = std::move(*file);
+  }
+
+  const std::string path_;
+  absl::Mutex mutex_;
+  std::unique_ptr<WritableFile> file_ ABSL_GUARDED_BY(mutex_);  // null until the first line, and while it cannot be had
+  uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+rocksdb::DBOptions MakeDbOptions(const std::string& path, const RocksKvOptions& options) {
   rocksdb::DBOptions db;
   db.create_if_missing = options.create_if_missing;
   db.create_missing_column_families = true;
@@ -112,9 +161,8 @@ rocksdb::DBOptions MakeDbOptions(const RocksKvOptions& options) {
   db.max_manifest_file_size = 16 << 20;
   db.skip_stats_update_on_db_open = true;  // else every open reads every file's properties
   db.bytes_per_sync = 1 << 20;             // no bursts of write-back that commits would wait for
+  db.info_log = std::make_shared<InfoLog>(path);
   db.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  db.keep_log_file_num = 2;
-  db.max_log_file_size = 1 << 20;
   db.stats_dump_period_sec = 0;
   db.stats_persist_period_sec = 0;
   return db;
@@ -286,7 +334,7 @@ absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const R
 
   std::vector<rocksdb::ColumnFamilyHandle*> families;
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(MakeDbOptions(options), path, descriptors, &families, &db);
+  const rocksdb::Status status = rocksdb::DB::Open(MakeDbOptions(path, options), path, descriptors, &families, &db);
   if (!status.ok()) return FromOpen(status, path);
   if (logs > kLogsMax) ClearLogs(*db);
   return std::make_unique<RocksKv>(std::unique_ptr<rocksdb::DB>(db), std::move(families), path);
