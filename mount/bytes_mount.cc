@@ -47,7 +47,8 @@ class BytesStream final : public ByteStream {
 
 class BytesMount final : public Mount {
  public:
-  explicit BytesMount(Bytes content) : content_(std::make_shared<const Bytes>(std::move(content))) {}
+  explicit BytesMount(Bytes content)
+      : content_(std::make_shared<const Bytes>(std::move(content))) {}
 
   MountTraits traits() const override { return {.local = true, .random = true, .stable = true}; }
   Url url() const override {
@@ -66,8 +67,8 @@ class BytesMount final : public Mount {
     stat.validator = "immutable";
     return stat;
   }
-  absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(
-      Io&, const WorkContext& work) const override {
+  absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io&,
+                                                           const WorkContext& work) const override {
     RETURN_IF_ERROR(work.Check());
     return std::make_unique<BytesReader>(content_);
   }

@@ -1,5 +1,5 @@
-// bytes: mount. The content is in the URL, as base64url without padding: bytes:aGVsbG8. For tests, small fixtures and
-// shards that are cheaper to store in a record than to fetch.
+// bytes: mount. The content is in the URL, as base64url without padding: bytes:aGVsbG8. For tests,
+// small fixtures and shards that are cheaper to store in a record than to fetch.
 #pragma once
 
 #include <memory>

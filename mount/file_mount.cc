@@ -46,8 +46,8 @@ class FileMount final : public Mount {
     return stat;
   }
 
-  absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(
-      Io& io, const WorkContext& work) const override {
+  absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io& io,
+                                                           const WorkContext& work) const override {
     return OpenFile(io, work);
   }
 
@@ -92,8 +92,10 @@ class FileMount final : public Mount {
 };
 
 absl::Status CheckUrl(const Url& url) {
-  if (!url.userinfo.empty() || !url.port.empty() || (!url.host.empty() && url.host != "localhost")) {
-    return InvalidArgument("file: URL has a host: write file:///absolute/path or file:relative/path");
+  if (!url.userinfo.empty() || !url.port.empty() ||
+      (!url.host.empty() && url.host != "localhost")) {
+    return InvalidArgument(
+        "file: URL has a host: write file:///absolute/path or file:relative/path");
   }
   const size_t start = url.path.find_first_not_of('/');
   if (start == std::string::npos) return InvalidArgument("file: URL names no file");

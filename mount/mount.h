@@ -1,10 +1,13 @@
-// Mount: where the bytes of a shard come from. Made from a URL by a MountRegistry; knows nothing of shards.
+// Mount: where the bytes of a shard come from. Made from a URL by a MountRegistry; knows nothing of
+// shards.
 //
-// Threads: a mount is immutable after construction; every method may be called from any worker thread, never on the loop.
-// Errors: NotFound (the source does not exist), Unavailable (not now; a retry may help), FailedPrecondition (forbidden,
-// or the source has changed), InvalidArgument (the URL makes no sense, or names no file), ResourceExhausted (a limit of
-// ours), Cancelled, DeadlineExceeded. An error is about this call only: the next one asks the source again.
-// Messages show URLs redacted only.
+// Threads: a mount is immutable after construction; every method may be called from any worker
+// thread, never on the loop.
+// Errors: NotFound (the source does not exist), Unavailable (not now; a retry may help),
+// FailedPrecondition (forbidden, or the source has changed), InvalidArgument (the URL makes no
+// sense, or names no file), ResourceExhausted (a limit of ours), Cancelled, DeadlineExceeded. An
+// error is about this call only: the next one asks the source again. Messages show URLs redacted
+// only.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +23,17 @@ namespace dagstore {
 struct MountTraits {
   bool local = false;   // reading costs no network
   bool random = false;  // OpenRandom works: any offset, at a price that does not depend on it
-  bool stable = false;  // the bytes can never change or vanish while a reader is open (bytes:, sealed files)
+  // The bytes can never change or vanish while a reader is open (bytes:, sealed files).
+  bool stable = false;
 };
 
 struct MountStat {
   bool exists = false;
-  bool ready = false;         // can be opened now (a tape robot may need time)
-  uint64_t size = 0;          // meaningful if size_known
+  bool ready = false;  // can be opened now (a tape robot may need time)
+  uint64_t size = 0;   // meaningful if size_known
   bool size_known = false;
-  std::string validator = {};  // changes when the bytes change: ETag, or device/inode/size/mtime; empty if unknown
+  // Changes when the bytes change: an ETag, or device/inode/size/mtime. Empty if unknown.
+  std::string validator = {};
 };
 
 class Mount {
@@ -36,21 +41,23 @@ class Mount {
   virtual ~Mount() = default;
 
   virtual MountTraits traits() const = 0;
-  // What the registry makes this mount from again. Configuration that lives in the registry (roots, endpoints,
-  // credentials) is not in it.
+  // What the registry makes this mount from again. Configuration that lives in the registry (roots,
+  // endpoints, credentials) is not in it.
   virtual Url url() const = 0;
 
   // An absent source is no error: `exists` is false. Anything else that hinders an answer is one.
   virtual absl::StatusOr<MountStat> Stat(Io& io, const WorkContext& work) const = 0;
 
   // Only if traits().random. `work` is about opening; reads look at nothing but the source.
-  virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io& io, const WorkContext& work) const;
-  // OpenRandom, if what it opened still has `validator` (of an earlier Stat); FailedPrecondition if it has another.
-  virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandomIf(Io& io, const WorkContext& work,
-                                                                     const std::string& validator) const;
+  virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io& io,
+                                                                   const WorkContext& work) const;
+  // OpenRandom, if what it opened still has `validator` (of an earlier Stat); FailedPrecondition if
+  // it has another.
+  virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandomIf(
+      Io& io, const WorkContext& work, const std::string& validator) const;
 
-  // From `offset` to the end; empty if that is at or behind the end. The stream keeps `work` and looks at it in Next():
-  // its cancel flag and its clock outlive the stream.
+  // From `offset` to the end; empty if that is at or behind the end. The stream keeps `work` and
+  // looks at it in Next(): its cancel flag and its clock outlive the stream.
   virtual absl::StatusOr<std::unique_ptr<ByteStream>> OpenStream(Io& io, const WorkContext& work,
                                                                  uint64_t offset = 0) const = 0;
 };

@@ -1,8 +1,9 @@
-// MountRegistry: which schemes exist and how a mount is made from a URL. Filled in main(), where one can read what exists;
-// immutable afterwards and shared as std::shared_ptr<const MountRegistry>.
+// MountRegistry: which schemes exist and how a mount is made from a URL. Filled in main(), where
+// one can read what exists; immutable afterwards and shared as std::shared_ptr<const
+// MountRegistry>.
 //
-// A factory carries the configuration of its scheme (roots, endpoints, credentials), so that no URL has to. Two of one
-// kind under different names are two schemes.
+// A factory carries the configuration of its scheme (roots, endpoints, credentials), so that no URL
+// has to. Two of one kind under different names are two schemes.
 #pragma once
 
 #include <functional>
@@ -17,22 +18,23 @@ namespace dagstore {
 
 struct FileMountConfig;
 
-// Any thread; does no I/O. InvalidArgument if the URL makes no sense for the scheme. A URL that needs configuration
-// which is missing now (an unknown root) makes a mount all the same, and its Stat() fails: a record must survive a
-// restart with a shorter configuration.
+// Any thread; does no I/O. InvalidArgument if the URL makes no sense for the scheme. A URL that
+// needs configuration which is missing now (an unknown root) makes a mount all the same, and its
+// Stat() fails: a record must survive a restart with a shorter configuration.
 using MountFactory = std::function<absl::StatusOr<std::unique_ptr<Mount>>(const Url&)>;
 
 // Any thread, after set-up.
 class MountRegistry {
  public:
-  // Set-up only. AlreadyExists if the scheme is taken, InvalidArgument if it is no lower-case scheme.
+  // Set-up only. AlreadyExists if the scheme is taken, InvalidArgument if it is no lower-case
+  // scheme.
   absl::Status Register(const std::string& scheme, MountFactory factory);
 
   // InvalidArgument for a scheme that is not here, naming those that are.
   absl::StatusOr<std::unique_ptr<Mount>> Make(const Url& url) const;
 
-  // The URL to store for `mount`. Make() accepts it after a restart, or this is an error now: InvalidArgument if the
-  // scheme is not here or the URL does not survive being written and read.
+  // The URL to store for `mount`. Make() accepts it after a restart, or this is an error now:
+  // InvalidArgument if the scheme is not here or the URL does not survive being written and read.
   absl::StatusOr<Url> Represent(const Mount& mount) const;
 
   // Sorted.

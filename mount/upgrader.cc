@@ -19,16 +19,17 @@ constexpr size_t kBootIdBytesMax = 32;
 constexpr int kTempNamesTried = 16;
 
 bool IsNamePart(std::string_view text, size_t size_max) {
-  return !text.empty() && text.size() <= size_max && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-  });
+  return !text.empty() && text.size() <= size_max &&
+         std::all_of(text.begin(), text.end(),
+                     [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
 }
 
 // Decimal as fmt prints it, so that a name has one spelling.
 bool IsNumber(std::string_view text) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() && (text.size() == 1 || text[0] != '0');
+  return error == std::errc() && end == text.data() + text.size() &&
+         (text.size() == 1 || text[0] != '0');
 }
 
 // The parts of `name` between its dots; false unless there are exactly N.
@@ -44,11 +45,14 @@ bool SplitName(std::string_view name, std::array<std::string_view, N>& parts) {
   return name.find('.') == std::string_view::npos;
 }
 
-std::string CopyName(const TransientSpec& spec) { return fmt::format("{}.{}.car", spec.name_stem, spec.generation); }
+std::string CopyName(const TransientSpec& spec) {
+  return fmt::format("{}.{}.car", spec.name_stem, spec.generation);
+}
 
 bool IsCopyName(std::string_view name) {
   std::array<std::string_view, 3> parts;
-  return SplitName(name, parts) && IsNamePart(parts[0], kStemBytesMax) && IsNumber(parts[1]) && parts[2] == "car";
+  return SplitName(name, parts) && IsNamePart(parts[0], kStemBytesMax) && IsNumber(parts[1]) &&
+         parts[2] == "car";
 }
 
 // True, with the boot id, for the name of a temporary.
@@ -56,20 +60,24 @@ bool IsTempName(std::string_view name, std::string_view& boot_id) {
   std::array<std::string_view, 5> parts;
   if (!SplitName(name, parts)) return false;
   boot_id = parts[2];
-  return IsNamePart(parts[0], kStemBytesMax) && IsNumber(parts[1]) && IsNamePart(boot_id, kBootIdBytesMax) &&
-         IsNumber(parts[3]) && parts[4] == "tmp";
+  return IsNamePart(parts[0], kStemBytesMax) && IsNumber(parts[1]) &&
+         IsNamePart(boot_id, kBootIdBytesMax) && IsNumber(parts[3]) && parts[4] == "tmp";
 }
 
 absl::Status Changed(const Mount& mount) {
-  return FailedPrecondition("fetch {}: the source has changed since it was registered", mount.url().Redacted());
+  return FailedPrecondition("fetch {}: the source has changed since it was registered",
+                            mount.url().Redacted());
 }
 
-absl::StatusOr<MountStat> StatSource(const Mount& mount, const TransientSpec& spec, Io& io, const WorkContext& work) {
+absl::StatusOr<MountStat> StatSource(const Mount& mount, const TransientSpec& spec, Io& io,
+                                     const WorkContext& work) {
   ASSIGN_OR_RETURN(MountStat stat, mount.Stat(io, work));
   if (!stat.exists) return NotFound("fetch {}: no such source", mount.url().Redacted());
   if (!stat.ready) return Unavailable("fetch {}: the source is not ready", mount.url().Redacted());
-  if (spec.expected_size && stat.size_known && stat.size != *spec.expected_size) return Changed(mount);
-  if (!spec.expected_validator.empty() && stat.validator != spec.expected_validator) return Changed(mount);
+  if (spec.expected_size && stat.size_known && stat.size != *spec.expected_size)
+    return Changed(mount);
+  if (!spec.expected_validator.empty() && stat.validator != spec.expected_validator)
+    return Changed(mount);
   return stat;
 }
 
@@ -109,7 +117,8 @@ absl::StatusOr<std::unique_ptr<Upgrader>> Upgrader::Open(Io& io, UpgraderOptions
 absl::StatusOr<Upgraded> Upgrader::Upgrade(const Mount& mount, const TransientSpec& spec, Io& io,
                                            const WorkContext& work) {
   if (!IsNamePart(spec.name_stem, kStemBytesMax)) {
-    return InvalidArgument("transient name is not 1 to {} characters of a-z and 0-9", kStemBytesMax);
+    return InvalidArgument("transient name is not 1 to {} characters of a-z and 0-9",
+                           kStemBytesMax);
   }
   RETURN_IF_ERROR(work.Check());
   const MountTraits traits = mount.traits();
@@ -121,8 +130,8 @@ absl::StatusOr<Upgraded> Upgrader::Upgrade(const Mount& mount, const TransientSp
   return Copy(mount, spec, io, work);
 }
 
-absl::StatusOr<Upgraded> Upgrader::PassThrough(const Mount& mount, const TransientSpec& spec, Io& io,
-                                               const WorkContext& work) const {
+absl::StatusOr<Upgraded> Upgrader::PassThrough(const Mount& mount, const TransientSpec& spec,
+                                               Io& io, const WorkContext& work) const {
   absl::StatusOr<std::unique_ptr<RandomReader>> reader =
       spec.expected_validator.empty() ? mount.OpenRandom(io, work)
                                       : mount.OpenRandomIf(io, work, spec.expected_validator);
@@ -131,7 +140,8 @@ absl::StatusOr<Upgraded> Upgrader::PassThrough(const Mount& mount, const Transie
   return Upgraded{.reader = std::move(*reader), .local = std::nullopt, .passthrough = true};
 }
 
-absl::StatusOr<std::optional<Upgraded>> Upgrader::UseExisting(const Mount& mount, const TransientSpec& spec, Io& io,
+absl::StatusOr<std::optional<Upgraded>> Upgrader::UseExisting(const Mount& mount,
+                                                              const TransientSpec& spec, Io& io,
                                                               const WorkContext& work) const {
   const TransientInfo& existing = *spec.existing;
   if (existing.owned && !IsCopyName(existing.path)) return std::nullopt;
@@ -139,9 +149,9 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::UseExisting(const Mount& mount
       existing.validator != spec.expected_validator) {
     return std::nullopt;
   }
-  absl::StatusOr<std::unique_ptr<RandomFile>> file = existing.owned
-                                                         ? io.Open(PathOf(existing.path), Follow::kNever)
-                                                         : io.Open(existing.path, Follow::kAlways);
+  absl::StatusOr<std::unique_ptr<RandomFile>> file =
+      existing.owned ? io.Open(PathOf(existing.path), Follow::kNever)
+                     : io.Open(existing.path, Follow::kAlways);
   // Out of descriptors: a copy would not open either, and must not replace one that is there.
   if (absl::IsResourceExhausted(file.status())) return file.status();
   if (!file.ok()) return std::nullopt;
@@ -174,7 +184,8 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
     if (spec.expected_size && size != *spec.expected_size) return Changed(mount);
     Upgraded made;
     ASSIGN_OR_RETURN(made.reader, Publish(std::move(file), temp, CopyName(spec), size, io));
-    made.local = TransientInfo{.path = CopyName(spec), .owned = true, .size = size, .validator = stat.validator};
+    made.local = TransientInfo{
+        .path = CopyName(spec), .owned = true, .size = size, .validator = stat.validator};
     return made;
   };
   absl::StatusOr<Upgraded> made = fill();
@@ -188,8 +199,8 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
   return made;
 }
 
-absl::StatusOr<std::unique_ptr<WritableFile>> Upgrader::CreateTemp(const TransientSpec& spec, Io& io,
-                                                                   std::string* name) {
+absl::StatusOr<std::unique_ptr<WritableFile>> Upgrader::CreateTemp(const TransientSpec& spec,
+                                                                   Io& io, std::string* name) {
   absl::StatusOr<std::unique_ptr<WritableFile>> file;
   for (int i = 0; i < kTempNamesTried; ++i) {
     *name = fmt::format("{}.{}.{}.{}.tmp", spec.name_stem, spec.generation, options_.boot_id,
@@ -200,11 +211,12 @@ absl::StatusOr<std::unique_ptr<WritableFile>> Upgrader::CreateTemp(const Transie
   return file;
 }
 
-absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat& stat, WritableFile& file,
-                                            Space& space, Io& io, const WorkContext& work) const {
+absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat& stat,
+                                            WritableFile& file, Space& space, Io& io,
+                                            const WorkContext& work) const {
   const auto too_long = [&] {
-    return ResourceExhausted("fetch {}: the source is longer than the limit of {} bytes", mount.url().Redacted(),
-                             options_.transient_bytes_max);
+    return ResourceExhausted("fetch {}: the source is longer than the limit of {} bytes",
+                             mount.url().Redacted(), options_.transient_bytes_max);
   };
   if (stat.size_known) {
     if (stat.size > options_.transient_bytes_max) return too_long();
@@ -221,7 +233,8 @@ absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat&
     if (n == 0) break;
     if (n > size_max - done) {
       if (!stat.size_known) return too_long();
-      return Unavailable("fetch {}: the source sent more than its {} bytes", mount.url().Redacted(), stat.size);
+      return Unavailable("fetch {}: the source sent more than its {} bytes", mount.url().Redacted(),
+                         stat.size);
     }
     if (!stat.size_known) RETURN_IF_ERROR(space.Take(n));
     RETURN_IF_ERROR(file.Append(Span(block.get(), n)));
@@ -229,19 +242,22 @@ absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat&
     io.Yield();
   }
   if (stat.size_known && done != stat.size) {
-    return Unavailable("fetch {}: the source sent {} of its {} bytes", mount.url().Redacted(), done, stat.size);
+    return Unavailable("fetch {}: the source sent {} of its {} bytes", mount.url().Redacted(), done,
+                       stat.size);
   }
   if (!stat.validator.empty()) {
     ASSIGN_OR_RETURN(const MountStat after, mount.Stat(io, work));
     if (after.validator != stat.validator) {
-      return Unavailable("fetch {}: the source changed while it was copied", mount.url().Redacted());
+      return Unavailable("fetch {}: the source changed while it was copied",
+                         mount.url().Redacted());
     }
   }
   return done;
 }
 
 absl::StatusOr<std::unique_ptr<RandomReader>> Upgrader::Publish(std::unique_ptr<WritableFile> file,
-                                                                const std::string& temp, const std::string& name,
+                                                                const std::string& temp,
+                                                                const std::string& name,
                                                                 uint64_t size, Io& io) const {
   RETURN_IF_ERROR(file->Sync());
   RETURN_IF_ERROR(file->Close());
@@ -260,7 +276,8 @@ absl::StatusOr<std::unique_ptr<RandomReader>> Upgrader::Publish(std::unique_ptr<
 
 absl::Status Upgrader::Delete(Io& io, const TransientInfo& transient) {
   if (!transient.owned) return absl::OkStatus();
-  if (!IsCopyName(transient.path)) return InvalidArgument("delete a transient: its name is not one of ours");
+  if (!IsCopyName(transient.path))
+    return InvalidArgument("delete a transient: its name is not one of ours");
   const absl::Status removed = io.Remove(PathOf(transient.path));
   if (absl::IsNotFound(removed)) return absl::OkStatus();
   RETURN_IF_ERROR(removed);

@@ -84,7 +84,8 @@ absl::Status CheckPort(std::string_view port) {
   return absl::OkStatus();
 }
 
-// [userinfo "@"] host [":" port]. The last '@' counts, so that a password with a raw '@' cannot end up in the host.
+// [userinfo "@"] host [":" port]. The last '@' counts, so that a password with a raw '@' cannot end
+// up in the host.
 absl::Status ParseAuthority(std::string_view text, Url& url) {
   url.has_authority = true;
   if (const size_t at = text.rfind('@'); at != std::string_view::npos) {
@@ -162,7 +163,8 @@ absl::StatusOr<Url> Url::Parse(std::string_view text) {
   url.scheme = text.substr(0, colon);
   for (char& c : url.scheme) c = IsUpper(c) ? static_cast<char>(c | 0x20) : c;
   if (url.scheme.size() == 1) {
-    return InvalidArgument("URL has a scheme of one letter: write a path as file:///C:/path/of/a.car");
+    return InvalidArgument(
+        "URL has a scheme of one letter: write a path as file:///C:/path/of/a.car");
   }
   if (!IsScheme(url.scheme)) return InvalidArgument("URL has no valid scheme");
   if (const size_t max = TextBytesMax(url.scheme); text.size() > max) {

@@ -1,4 +1,5 @@
-// What every mount keeps. A new mount is done when a test case that calls CheckMount() for it passes.
+// What every mount keeps. A new mount is done when a test case that calls CheckMount() for it
+// passes.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "mount/registry.h"
+#include "tests/fakes/fake_clock.h"
 #include "tests/testing.h"
 
 namespace dagstore {
@@ -25,14 +27,6 @@ struct MountUnderTest {
   std::function<void()> remove = {};
   // Mounts of things that are no files (folder, FIFO). Empty where there are none.
   std::vector<std::function<std::unique_ptr<Mount>()>> not_files = {};
-};
-
-// A clock that stands still until it is set.
-class StandingClock final : public Clock {
- public:
-  MonotonicNanos Now() const override { return now; }
-  absl::Time WallNow() const override { return absl::UnixEpoch(); }
-  MonotonicNanos now = 0;
 };
 
 inline size_t DescriptorCount() {
@@ -57,8 +51,10 @@ inline absl::StatusOr<Bytes> ReadAll(ByteStream& stream, size_t step) {
   }
 }
 
-inline absl::StatusOr<Bytes> ReadMount(const Mount& mount, uint64_t offset = 0, size_t step = 4096) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, mount.OpenStream(Io::Posix(), WorkContext(), offset));
+inline absl::StatusOr<Bytes> ReadMount(const Mount& mount, uint64_t offset = 0,
+                                       size_t step = 4096) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream,
+                   mount.OpenStream(Io::Posix(), WorkContext(), offset));
   return ReadAll(*stream, step);
 }
 
@@ -82,8 +78,9 @@ inline void CheckMount(const MountUnderTest& test) {
 
   SUBCASE("a stream gives the content from its offset to the end") {
     const std::unique_ptr<Mount> mount = test.put(content);
-    for (const uint64_t offset : {uint64_t{0}, uint64_t{1}, uint64_t{4096}, content.size() - 1, content.size(),
-                                  content.size() + 1, std::numeric_limits<uint64_t>::max()}) {
+    for (const uint64_t offset :
+         {uint64_t{0}, uint64_t{1}, uint64_t{4096}, content.size() - 1, content.size(),
+          content.size() + 1, std::numeric_limits<uint64_t>::max()}) {
       for (const size_t step : {size_t{1000}, size_t{1 << 20}}) {
         CAPTURE(offset);
         const size_t start = std::min<uint64_t>(offset, content.size());
@@ -101,8 +98,16 @@ inline void CheckMount(const MountUnderTest& test) {
       const std::unique_ptr<RandomReader> reader = ValueOf(std::move(opened));
       const uint64_t size = content.size();
       CHECK_EQ(reader->Size(), size);
-      const std::pair<uint64_t, size_t> ranges[] = {{0, 0}, {0, 1}, {0, size}, {1, 4095}, {size - 1, 1}, {size - 1, 10},
-                                                    {size, 1}, {size, 0}, {size + 1, 1}, {size * 2, 100},
+      const std::pair<uint64_t, size_t> ranges[] = {{0, 0},
+                                                    {0, 1},
+                                                    {0, size},
+                                                    {1, 4095},
+                                                    {size - 1, 1},
+                                                    {size - 1, 10},
+                                                    {size, 1},
+                                                    {size, 0},
+                                                    {size + 1, 1},
+                                                    {size * 2, 100},
                                                     {std::numeric_limits<uint64_t>::max(), 16}};
       for (const auto& [offset, length] : ranges) {
         CAPTURE(offset);
@@ -176,16 +181,20 @@ inline void CheckMount(const MountUnderTest& test) {
   SUBCASE("a stop and a deadline end every call, also in the middle of a stream") {
     const std::unique_ptr<Mount> mount = test.put(content);
     CancelFlag stop;
-    StandingClock clock;
+    FakeClock clock;
     const WorkContext stopped = {.cancel = &stop};
-    const WorkContext late = {.clock = &clock, .deadline = Deadline::At(100)};
+    const WorkContext late = {.clock = &clock,
+                              .deadline = Deadline::After(clock, absl::Seconds(1))};
     for (const auto& [context, code] : {std::pair(stopped, absl::StatusCode::kCancelled),
                                         std::pair(late, absl::StatusCode::kDeadlineExceeded)}) {
       const std::unique_ptr<ByteStream> stream = ValueOf(mount->OpenStream(io, context));
       uint8_t block[100];
       CHECK_EQ(ValueOf(stream->Next(sizeof(block), block)), sizeof(block));
-      stop.Cancel();
-      clock.now = 100;
+      if (context.cancel != nullptr) {
+        stop.Cancel();
+      } else {
+        clock.Advance(absl::Seconds(1));
+      }
       CHECK(stream->Next(sizeof(block), block).status().code() == code);
       CHECK(mount->OpenStream(io, context).status().code() == code);
       CHECK(mount->Stat(io, context).status().code() == code);
@@ -193,7 +202,6 @@ inline void CheckMount(const MountUnderTest& test) {
         CHECK(mount->OpenRandom(io, context).status().code() == code);
         CHECK(mount->OpenRandomIf(io, context, "v").status().code() == code);
       }
-      clock.now = 0;
     }
   }
 

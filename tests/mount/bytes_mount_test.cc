@@ -15,14 +15,16 @@ TEST_CASE("bytes mount: passes the suite") {
 }
 
 TEST_CASE("bytes mount: the content is the path, in base64url") {
-  CHECK_EQ(ValueOf(NewBytesMount(Bytes{'h', 'e', 'l', 'l', 'o'}))->url().Encoded(), "bytes:aGVsbG8");
+  CHECK_EQ(ValueOf(NewBytesMount(Bytes{'h', 'e', 'l', 'l', 'o'}))->url().Encoded(),
+           "bytes:aGVsbG8");
   CHECK_EQ(ValueOf(NewBytesMount(Bytes{0xff, 0xef}))->url().Encoded(), "bytes:_-8");
   CHECK_EQ(ValueOf(NewBytesMount({}))->url().Encoded(), "bytes:");
 }
 
 TEST_CASE("bytes mount: what is no content is refused") {
   const MountRegistry registry = DefaultMounts({});
-  for (const char* text : {"bytes:a", "bytes:!!!!", "bytes:aGVsbG8=", "bytes:+/==", "bytes://h/aGVsbG8", "bytes:aGVs?a=b"}) {
+  for (const char* text : {"bytes:a", "bytes:!!!!",
+                           "bytes:aGVsbG8=", "bytes:+/==", "bytes://h/aGVsbG8", "bytes:aGVs?a=b"}) {
     CAPTURE(text);
     CHECK_CODE(registry.Make(ValueOf(Url::Parse(text))), kInvalidArgument);
   }

@@ -17,11 +17,13 @@ TEST_CASE("registry: a scheme is registered once, in lower case") {
   CHECK_EQ(registry.Schemes(), std::vector<std::string>{"one"});
 }
 
-TEST_CASE("registry: an unknown scheme is refused with the known ones and without the rest of the url") {
+TEST_CASE(
+    "registry: an unknown scheme is refused with the known ones and without the rest of the url") {
   const MountRegistry registry = DefaultMounts({});
   const Url url = ValueOf(Url::Parse("gopher://me:CANARY@CANARY/CANARY?CANARY=CANARY"));
   CHECK_CODE(registry.Make(url), kInvalidArgument);
-  CHECK_EQ(Message(registry.Make(url).status()), "no mount for the scheme 'gopher'; known: bytes, file");
+  CHECK_EQ(Message(registry.Make(url).status()),
+           "no mount for the scheme 'gopher'; known: bytes, file");
 }
 
 TEST_CASE("registry: an invalid url makes no mount") {
@@ -34,7 +36,9 @@ TEST_CASE("registry: a mount that a restart could not make again is refused now"
   RemoteSource source;
   MountRegistry registry;
   REQUIRE_STATUS_OK(registry.Register("remote", RemoteMountFactory(source)));
-  const auto represent = [&](const Url& url) { return registry.Represent(RemoteMount(source, url)); };
+  const auto represent = [&](const Url& url) {
+    return registry.Represent(RemoteMount(source, url));
+  };
 
   const Url good = ValueOf(Url::Parse("remote://h/a"));
   CHECK(ValueOf(represent(good)) == good);

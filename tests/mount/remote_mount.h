@@ -52,7 +52,8 @@ class RemoteStream final : public ByteStream {
     const uint64_t fail_at = source_.fail_at.value_or(body_.size() + 1);
     if (source_.fail_at && offset_ >= fail_at) return source_.read_error;
     if (offset_ >= body_.size()) return size_t{0};
-    const size_t n = std::min<uint64_t>({size, body_.size() - offset_, kReadMax, fail_at - offset_});
+    const size_t n =
+        std::min<uint64_t>({size, body_.size() - offset_, kReadMax, fail_at - offset_});
     std::memcpy(out, body_.data() + offset_, n);
     offset_ += n;
     return n;

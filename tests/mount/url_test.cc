@@ -135,7 +135,8 @@ TEST_CASE("url: every byte in every field survives being written and read") {
     std::string text(random() % (size_max + 1), '\0');
     // Half of them from the characters with a meaning.
     for (char& c : text) {
-      c = static_cast<char>(random() % 2 == 0 ? random() % 256 : ":/?#[]@!$&'()*+,;=%\\. "[random() % 22]);
+      c = static_cast<char>(random() % 2 == 0 ? random() % 256
+                                              : ":/?#[]@!$&'()*+,;=%\\. "[random() % 22]);
     }
     return text;
   };
@@ -178,7 +179,8 @@ TEST_CASE("url: any text parses or is refused, and what parses is stable") {
   int parsed = 0;
   for (int i = 0; i < 20'000; ++i) {
     std::string text = "ab:";
-    for (uint64_t n = random() % 24; n > 0; --n) text += "//::@@??&=[]%41zA.+ \\\xff"[random() % 21];
+    for (uint64_t n = random() % 24; n > 0; --n)
+      text += "//::@@??&=[]%41zA.+ \\\xff"[random() % 21];
     CAPTURE(text);
     const absl::StatusOr<Url> url = Url::Parse(text);
     if (!url.ok()) continue;
