@@ -6,7 +6,15 @@
 namespace dagstore {
 namespace {
 
-enum Major : uint8_t { kUint = 0, kNegint = 1, kByteString = 2, kTextString = 3, kArrayOf = 4, kMapOf = 5, kTagged = 6 };
+enum Major : uint8_t {
+  kUint = 0,
+  kNegint = 1,
+  kByteString = 2,
+  kTextString = 3,
+  kArrayOf = 4,
+  kMapOf = 5,
+  kTagged = 6
+};
 
 constexpr uint64_t kCidTag = 42;
 
@@ -31,7 +39,10 @@ bool IsUtf8(Span text) {
   while (i < text.size()) {
     const uint8_t lead = text[i++];
     if (lead < 0x80) continue;
-    const int more = lead >= 0xc2 && lead <= 0xdf ? 1 : lead >= 0xe0 && lead <= 0xef ? 2 : lead >= 0xf0 && lead <= 0xf4 ? 3 : 0;
+    const int more = lead >= 0xc2 && lead <= 0xdf   ? 1
+                     : lead >= 0xe0 && lead <= 0xef ? 2
+                     : lead >= 0xf0 && lead <= 0xf4 ? 3
+                                                    : 0;
     if (more == 0 || text.size() - i < static_cast<size_t>(more)) return false;
     uint8_t low = 0x80, high = 0xbf;  // of the second byte
     if (lead == 0xe0) low = 0xa0;
@@ -63,7 +74,8 @@ absl::Status CborReader::ReadNumber(uint8_t info, uint64_t& value) {
   if (info == 31) return DataLoss("CBOR item of indefinite length at byte {}", offset_ - 1);
   if (info > 27) return DataLoss("CBOR head at byte {} is reserved", offset_ - 1);
   const size_t size = size_t{1} << (info - 24);
-  if (bytes_.size() - offset_ < size) return DataLoss("CBOR head at byte {} is truncated", offset_ - 1);
+  if (bytes_.size() - offset_ < size)
+    return DataLoss("CBOR head at byte {} is truncated", offset_ - 1);
   value = LoadBig(bytes_.data() + offset_, size);
   const uint64_t shortest = info == 24 ? 24 : uint64_t{1} << (size * 4);
   if (mode_ == CborMode::kStrict && value < shortest) {
@@ -92,7 +104,8 @@ absl::Status CborReader::ReadSimple(uint8_t info, CborItem& item) {
     case 26:
     case 27: {
       const size_t size = size_t{1} << (info - 24);
-      if (bytes_.size() - offset_ < size) return DataLoss("CBOR float at byte {} is truncated", start);
+      if (bytes_.size() - offset_ < size)
+        return DataLoss("CBOR float at byte {} is truncated", start);
       const uint64_t bits = LoadBig(bytes_.data() + offset_, size);
       offset_ += size;
       item.kind = CborKind::kFloat;
@@ -111,8 +124,10 @@ absl::Status CborReader::ReadSimple(uint8_t info, CborItem& item) {
 
 // Strict mode: what may stand where.
 absl::Status CborReader::CheckPlace(const CborItem& item, size_t start) {
-  if (item.kind == CborKind::kText && !IsUtf8(item.bytes)) return DataLoss("CBOR text at byte {} is not UTF-8", start);
-  if (item.kind == CborKind::kTag && item.value != kCidTag) return DataLoss("CBOR tag {} at byte {}", item.value, start);
+  if (item.kind == CborKind::kText && !IsUtf8(item.bytes))
+    return DataLoss("CBOR text at byte {} is not UTF-8", start);
+  if (item.kind == CborKind::kTag && item.value != kCidTag)
+    return DataLoss("CBOR tag {} at byte {}", item.value, start);
   if (depth_ == 0) return absl::OkStatus();
   Frame& frame = frames_[depth_ - 1];
   if (frame.kind == CborKind::kTag) {
@@ -121,7 +136,8 @@ absl::Status CborReader::CheckPlace(const CborItem& item, size_t start) {
     }
   } else if (frame.kind == CborKind::kMap && frame.items_left % 2 == 0) {
     if (item.kind != CborKind::kText) return DataLoss("CBOR map key at byte {} is not text", start);
-    if (frame.last_key != nullptr && CompareKeys({frame.last_key, frame.last_key_size}, item.bytes) >= 0) {
+    if (frame.last_key != nullptr &&
+        CompareKeys({frame.last_key, frame.last_key_size}, item.bytes) >= 0) {
       return DataLoss("CBOR map key at byte {} is out of order or repeated", start);
     }
     frame.last_key = item.bytes.data();
@@ -138,14 +154,15 @@ absl::Status CborReader::Enter(const CborItem& item, size_t start) {
   } else if (item.kind == CborKind::kArray || item.kind == CborKind::kMap) {
     const uint64_t each = item.kind == CborKind::kMap ? 2 : 1;
     if (item.value > (bytes_.size() - offset_) / each) {
-      return DataLoss("CBOR container at byte {} declares {} entries in {} bytes", start, item.value,
-                      bytes_.size() - offset_);
+      return DataLoss("CBOR container at byte {} declares {} entries in {} bytes", start,
+                      item.value, bytes_.size() - offset_);
     }
     items = item.value * each;
   }
   if (depth_ > 0) --frames_[depth_ - 1].items_left;
   if (items > 0) {
-    if (depth_ == kCborDepthMax) return DataLoss("CBOR at byte {} is nested deeper than {}", start, kCborDepthMax);
+    if (depth_ == kCborDepthMax)
+      return DataLoss("CBOR at byte {} is nested deeper than {}", start, kCborDepthMax);
     frames_[depth_++] = Frame{items, nullptr, 0, item.kind};
   } else {
     while (depth_ > 0 && frames_[depth_ - 1].items_left == 0) --depth_;
@@ -176,8 +193,8 @@ absl::StatusOr<CborItem> CborReader::Next() {
     case kTextString:
       item.kind = major == kByteString ? CborKind::kBytes : CborKind::kText;
       if (item.value > bytes_.size() - offset_) {
-        return DataLoss("CBOR string at byte {} declares {} bytes where {} are left", start, item.value,
-                        bytes_.size() - offset_);
+        return DataLoss("CBOR string at byte {} declares {} bytes where {} are left", start,
+                        item.value, bytes_.size() - offset_);
       }
       item.bytes = bytes_.subspan(offset_, item.value);
       offset_ += item.bytes.size();

@@ -1,10 +1,14 @@
-// CBOR items, read one at a time without recursion, from bytes of unknown origin. Leaf for CAR headers and dag-cbor.
+// CBOR items, read one at a time without recursion, from bytes of unknown origin. For CAR
+// headers and dag-cbor.
 // Spec: RFC 8949; ipld dag-cbor; docs/format.md#dag-cbor.
 //
-// Never allocates: strings are views, declared counts are only counted down, and a count that the remaining bytes cannot
-// hold is refused at once (an item takes at least one byte). Indefinite lengths, reserved heads and simple values other
-// than true, false, null and undefined are refused in both modes.
+// Never allocates: strings are views, declared counts are only counted down, and a count that the
+// remaining bytes cannot hold is refused at once (an item takes at least one byte). Indefinite
+// lengths, reserved heads and simple values other than true, false, null and undefined are refused
+// in both modes.
+//
 // Limits: depth (open arrays, maps and tags) <= kCborDepthMax.
+//
 // Threads: one.
 #pragma once
 
@@ -15,7 +19,7 @@
 
 namespace dagstore {
 
-// Real nodes nest below 20; a bound far above that keeps a megabyte of '[' from being taken seriously.
+// Real nodes nest below 20; far above that, a megabyte of nothing but array heads is still refused.
 inline constexpr int kCborDepthMax = 128;
 
 enum class CborKind : uint8_t {
@@ -40,17 +44,22 @@ struct CborItem {
 };
 
 enum class CborMode : uint8_t {
-  kLenient,  // definite lengths only, but any order, any integer width, short floats, any text, any tag
-  kStrict,   // dag-cbor/DRISL: shortest integers and lengths, 64-bit finite floats, UTF-8 text, string keys sorted and
-             // unique, tag 42 only and only around a byte string that begins with 0x00 (its CID is the caller's to parse)
+  // Definite lengths only, but any order, any integer width, short floats, any text, any tag.
+  kLenient,
+  // dag-cbor/DRISL: shortest integers and lengths, 64-bit finite floats, UTF-8 text, string keys
+  // sorted and unique, tag 42 only and only around a byte string that begins with 0x00 (the CID in
+  // it is the caller's to parse).
+  kStrict,
 };
 
 class CborReader {
  public:
-  explicit CborReader(Span bytes, CborMode mode = CborMode::kLenient) : bytes_(bytes), mode_(mode) {}
+  explicit CborReader(Span bytes, CborMode mode = CborMode::kLenient)
+      : bytes_(bytes), mode_(mode) {}
 
-  // The next item's head (with its bytes, if a string). DataLoss if malformed, truncated or too deep. Callers count the
-  // items of arrays and maps themselves, or use Skip. After an error the reader is of no more use.
+  // The next item's head (with its bytes, if a string). DataLoss if malformed, truncated or too
+  // deep. Callers count the items of arrays and maps themselves, or use Skip. After an error the
+  // reader is of no more use.
   absl::StatusOr<CborItem> Next();
   // Reads one whole item, with all it contains, and throws it away.
   absl::Status Skip();
@@ -63,7 +72,7 @@ class CborReader {
  private:
   // An open array, map or tag. Trivial, so that an unused frame costs nothing.
   struct Frame {
-    uint64_t items_left;  // two per pair of a map
+    uint64_t items_left;      // two per pair of a map
     const uint8_t* last_key;  // strict mode, maps; null before the first
     size_t last_key_size;
     CborKind kind;
@@ -78,7 +87,8 @@ class CborReader {
   const CborMode mode_;
   size_t offset_ = 0;
   int depth_ = 0;
-  std::array<Frame, kCborDepthMax> frames_;  // the first depth_ are alive; the rest is left uninitialised on purpose
+  // The first depth_ are alive; the rest is left uninitialised on purpose.
+  std::array<Frame, kCborDepthMax> frames_;
 };
 
 }  // namespace dagstore

@@ -9,13 +9,15 @@
 namespace dagstore {
 namespace {
 
-// NextHead reads so much at once while sections are small, and only the head of the next section when they are large.
-// A small read costs about as much as copying 4 to 8 KiB out of the page cache.
+// NextHead reads so much at once while sections are small, and only the head of the next section
+// when they are large. A small read costs about as much as copying 4 to 8 KiB out of the page
+// cache.
 constexpr size_t kHeadWindowBytes = 64 << 10;
 constexpr uint64_t kLargeSectionBytes = 8 << 10;
 constexpr size_t kSmallReadBytes = 128;  // a varint and any usual CID
 
-// NextBatch widens its window to this many sections of the size seen, where the limits allow: hash kernels work in lanes.
+// NextBatch widens its window to this many sections of the size seen, where the limits allow: hash
+// kernels work in lanes.
 constexpr uint64_t kBatchSectionsAim = 16;
 
 constexpr uint64_t kCidTag = 42;
@@ -33,13 +35,16 @@ class HeaderMap {
 
   absl::Status Parse() {
     ASSIGN_OR_RETURN(const CborItem map, NextItem("header"));
-    if (map.kind != CborKind::kMap) return DataLoss("CAR header at file byte {} is not a map", where_);
+    if (map.kind != CborKind::kMap)
+      return DataLoss("CAR header at file byte {} is not a map", where_);
     for (uint64_t i = 0; i < map.value; ++i) RETURN_IF_ERROR(ParsePair());
     if (!version_seen_) return DataLoss("CAR header at file byte {} has no version", where_);
     if (options_.strict_header) {
       if (!roots_seen_) return DataLoss("CAR header at file byte {} has no roots", where_);
-      if (header_.extra_keys) return DataLoss("CAR header at file byte {} has keys beyond roots and version", where_);
-      if (!in_.AtEnd()) return DataLoss("CAR header has bytes after its map at file byte {}", Place());
+      if (header_.extra_keys)
+        return DataLoss("CAR header at file byte {} has keys beyond roots and version", where_);
+      if (!in_.AtEnd())
+        return DataLoss("CAR header has bytes after its map at file byte {}", Place());
     }
     return absl::OkStatus();
   }
@@ -56,12 +61,14 @@ class HeaderMap {
   absl::Status ParsePair() {
     const uint64_t place = Place();
     ASSIGN_OR_RETURN(const CborItem key, NextItem("key"));
-    if (key.kind != CborKind::kText) return DataLoss("CAR header key at file byte {} is not text", place);
+    if (key.kind != CborKind::kText)
+      return DataLoss("CAR header key at file byte {} is not text", place);
     if (AsText(key.bytes) == "version") return ParseVersion();
     if (AsText(key.bytes) == "roots") return ParseRoots();
     header_.extra_keys = true;
     if (const absl::Status skipped = in_.Skip(); !skipped.ok()) {
-      return DataLoss("CAR header at file byte {}, value of an extra key: {}", where_, Message(skipped));
+      return DataLoss("CAR header at file byte {}, value of an extra key: {}", where_,
+                      Message(skipped));
     }
     return absl::OkStatus();
   }
@@ -75,9 +82,11 @@ class HeaderMap {
       return DataLoss("CAR version at file byte {} is not an unsigned integer", place);
     }
     if (header_.version == 2 && version.value == 2) {
-      return DataLoss("CARv2 payload at file byte {} is a CARv2 itself; only CARv1 may be nested", header_.payload_offset);
+      return DataLoss("CARv2 payload at file byte {} is a CARv2 itself; only CARv1 may be nested",
+                      header_.payload_offset);
     }
-    if (version.value != 1) return DataLoss("CAR version {} at file byte {} is not supported", version.value, place);
+    if (version.value != 1)
+      return DataLoss("CAR version {} at file byte {} is not supported", version.value, place);
     return absl::OkStatus();
   }
 
@@ -87,9 +96,11 @@ class HeaderMap {
     roots_seen_ = true;
     ASSIGN_OR_RETURN(const CborItem roots, NextItem("roots"));
     if (roots.kind == CborKind::kNull && !options_.strict_header) return absl::OkStatus();
-    if (roots.kind != CborKind::kArray) return DataLoss("CAR roots at file byte {} are not an array", place);
+    if (roots.kind != CborKind::kArray)
+      return DataLoss("CAR roots at file byte {} are not an array", place);
     if (roots.value > options_.roots_max) {
-      return DataLoss("CAR header at file byte {} has {} roots, more than {}", where_, roots.value, options_.roots_max);
+      return DataLoss("CAR header at file byte {} has {} roots, more than {}", where_, roots.value,
+                      options_.roots_max);
     }
     for (uint64_t i = 0; i < roots.value; ++i) RETURN_IF_ERROR(ParseRoot(i));
     return absl::OkStatus();
@@ -103,15 +114,17 @@ class HeaderMap {
     }
     ASSIGN_OR_RETURN(const CborItem link, NextItem("roots"));
     if (link.kind != CborKind::kBytes || link.bytes.empty() || link.bytes[0] != 0) {
-      return DataLoss("CAR root {} at file byte {} is not a byte string that begins with 0x00", i, place);
+      return DataLoss("CAR root {} at file byte {} is not a byte string that begins with 0x00", i,
+                      place);
     }
     const Span bytes = link.bytes.subspan(1);
     if (bytes.size() > options_.cid_bytes_max) {
-      return DataLoss("CAR root {} at file byte {} has {} bytes, more than {}", i, place, bytes.size(),
-                      options_.cid_bytes_max);
+      return DataLoss("CAR root {} at file byte {} has {} bytes, more than {}", i, place,
+                      bytes.size(), options_.cid_bytes_max);
     }
     absl::StatusOr<Cid> cid = Cid::FromBytes(bytes);
-    if (!cid.ok()) return DataLoss("CAR root {} at file byte {}: {}", i, place, Message(cid.status()));
+    if (!cid.ok())
+      return DataLoss("CAR root {} at file byte {}: {}", i, place, Message(cid.status()));
     header_.roots.push_back(*std::move(cid));
     return absl::OkStatus();
   }
@@ -125,13 +138,15 @@ class HeaderMap {
 };
 
 // Reads the header of the CARv1 payload that `header` places.
-absl::Status ReadPayloadHeader(const RandomReader& source, const CarOptions& options, CarHeader& header) {
+absl::Status ReadPayloadHeader(const RandomReader& source, const CarOptions& options,
+                               CarHeader& header) {
   const uint64_t start = header.payload_offset;
   uint8_t first[kVarintBytesMax];
   const size_t first_size = std::min<uint64_t>(sizeof(first), header.payload_size);
   RETURN_IF_ERROR(source.Read(start, first_size, first));
   Varint length;
-  if (const VarintError error = DecodeVarint({first, first_size}, length); error != VarintError::kNone) {
+  if (const VarintError error = DecodeVarint({first, first_size}, length);
+      error != VarintError::kNone) {
     return DataLoss("CAR header length at file byte {}: {}", start, Message(VarintStatus(error)));
   }
   if (length.value == 0) return DataLoss("CAR header length at file byte {} is zero", start);
@@ -140,8 +155,8 @@ absl::Status ReadPayloadHeader(const RandomReader& source, const CarOptions& opt
                     options.header_bytes_max);
   }
   if (length.value > header.payload_size - length.size) {
-    return DataLoss("CAR header at file byte {} is truncated: {} bytes declared, {} left", start, length.value,
-                    header.payload_size - length.size);
+    return DataLoss("CAR header at file byte {} is truncated: {} bytes declared, {} left", start,
+                    length.value, header.payload_size - length.size);
   }
   Bytes map(length.value);  // no more than the file has, and than header_bytes_max
   RETURN_IF_ERROR(source.Read(start + length.size, map.size(), map.data()));
@@ -152,7 +167,8 @@ absl::Status ReadPayloadHeader(const RandomReader& source, const CarOptions& opt
 absl::Status ReadV2Header(const RandomReader& source, CarHeader& header) {
   const uint64_t file_size = source.Size();
   if (file_size < kCarV2HeaderBytes) {
-    return DataLoss("CARv2 header is truncated: the file has {} bytes of {}", file_size, kCarV2HeaderBytes);
+    return DataLoss("CARv2 header is truncated: the file has {} bytes of {}", file_size,
+                    kCarV2HeaderBytes);
   }
   uint8_t raw[kCarV2HeaderBytes];
   RETURN_IF_ERROR(source.Read(0, sizeof(raw), raw));
@@ -167,13 +183,18 @@ absl::Status ReadV2Header(const RandomReader& source, CarHeader& header) {
   }
   if (header.payload_size == 0) return DataLoss("CARv2 data size at file byte 35 is zero");
   if (header.payload_size > file_size - header.payload_offset) {
-    return DataLoss("CARv2 data size {} at file byte 35 runs past the file: {} bytes are left after the data offset",
-                    header.payload_size, file_size - header.payload_offset);
+    return DataLoss(
+        "CARv2 data size {} at file byte 35 runs past the file: {} bytes are left after the data "
+        "offset",
+        header.payload_size, file_size - header.payload_offset);
   }
   const uint64_t payload_end = header.payload_offset + header.payload_size;
-  if (header.index_offset != 0 && (header.index_offset < payload_end || header.index_offset >= file_size)) {
-    return DataLoss("CARv2 index offset {} at file byte 43 is not within the payload's end {} and the file's {} bytes",
-                    header.index_offset, payload_end, file_size);
+  if (header.index_offset != 0 &&
+      (header.index_offset < payload_end || header.index_offset >= file_size)) {
+    return DataLoss(
+        "CARv2 index offset {} at file byte 43 is not within the payload's end {} and the file's "
+        "{} bytes",
+        header.index_offset, payload_end, file_size);
   }
   return absl::OkStatus();
 }
@@ -191,8 +212,9 @@ enum class Head : uint8_t {
   kCidTooLarge,
 };
 
-// The CIDs that nearly all sections have, told by their first bytes: v0 and v1 with sha2-256, v1 with blake2b-256. Gives
-// what ParseCid gives, at a fraction of its price; empty `bytes` if the CID is another one.
+// The CIDs that nearly all sections have, told by their first bytes: v0 and v1 with sha2-256, v1
+// with blake2b-256. Gives what ParseCid gives, at a fraction of its price; empty `bytes` if the CID
+// is another one.
 CidView UsualCid(Span in) {
   if (in.size() < 34) return {};
   const uint8_t* p = in.data();
@@ -209,11 +231,14 @@ CidView UsualCid(Span in) {
   return {};
 }
 
-// Parses the head at the start of `bytes`; `bytes_after` as in ParseSection. Fills all of `section` but the offset.
-inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& options, CarSection& section) {
+// Parses the head at the start of `bytes`; `bytes_after` as in ParseSection. Fills all of `section`
+// but the offset.
+inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& options,
+                      CarSection& section) {
   Varint length;
   if (const VarintError error = DecodeVarint(bytes, length); error != VarintError::kNone) {
-    return error == VarintError::kTruncated && bytes.size() < bytes_after ? Head::kShort : Head::kVarint;
+    return error == VarintError::kTruncated && bytes.size() < bytes_after ? Head::kShort
+                                                                          : Head::kVarint;
   }
   if (length.value == 0) return Head::kZero;
   if (length.value > bytes_after - length.size) return Head::kTruncated;
@@ -224,7 +249,8 @@ inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& option
   if (section.cid.bytes.empty()) {
     absl::StatusOr<CidView> cid = ParseCid(body);
     if (!cid.ok()) {
-      return body.size() < length.value && bytes.size() < kSectionHeadBytesMax ? Head::kShort : Head::kCid;
+      return body.size() < length.value && bytes.size() < kSectionHeadBytesMax ? Head::kShort
+                                                                               : Head::kCid;
     }
     section.cid = *cid;
   }
@@ -237,8 +263,8 @@ inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& option
 }
 
 // Says why `head` is not a section. Cold: finds the numbers again.
-[[gnu::cold]] absl::Status HeadStatus(Head head, Span bytes, uint64_t bytes_after, const CarOptions& options,
-                                      uint64_t offset) {
+[[gnu::cold]] absl::Status HeadStatus(Head head, Span bytes, uint64_t bytes_after,
+                                      const CarOptions& options, uint64_t offset) {
   Varint length;
   const VarintError error = DecodeVarint(bytes, length);
   switch (head) {
@@ -247,19 +273,22 @@ inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& option
     case Head::kZero:
       return DataLoss("section at payload byte {} has length zero", offset);
     case Head::kShort:
-      return DataLoss("section at payload byte {}: {} bytes are too few for its head", offset, bytes.size());
+      return DataLoss("section at payload byte {}: {} bytes are too few for its head", offset,
+                      bytes.size());
     case Head::kVarint:
-      return DataLoss("section length at payload byte {}: {}", offset, Message(VarintStatus(error)));
+      return DataLoss("section length at payload byte {}: {}", offset,
+                      Message(VarintStatus(error)));
     case Head::kTruncated:
-      return DataLoss("section at payload byte {} is truncated: {} bytes declared, {} left", offset, length.value,
-                      bytes_after - length.size);
+      return DataLoss("section at payload byte {} is truncated: {} bytes declared, {} left", offset,
+                      length.value, bytes_after - length.size);
     case Head::kTooLarge:
-      return ResourceExhausted("section at payload byte {} has {} bytes, more than {}", offset, length.value,
-                               options.section_bytes_max);
+      return ResourceExhausted("section at payload byte {} has {} bytes, more than {}", offset,
+                               length.value, options.section_bytes_max);
     case Head::kCid: {
       const Span rest = bytes.subspan(length.size);
       const auto cid = ParseCid(rest.first(std::min<uint64_t>(rest.size(), length.value)));
-      return DataLoss("section at payload byte {} of {} bytes, CID: {}", offset, length.value, Message(cid.status()));
+      return DataLoss("section at payload byte {} of {} bytes, CID: {}", offset, length.value,
+                      Message(cid.status()));
     }
     case Head::kCidTooLarge:
       return ResourceExhausted("section at payload byte {}: its CID has more than {} bytes", offset,
@@ -276,7 +305,8 @@ class Reader final : public CarReader {
         header_(std::move(header)),
         in_memory_(source.Memory().size() == source.Size()),
         read_bytes_(std::max(options.window_bytes, kSmallReadBytes)),
-        window_bytes_max_(std::max<uint64_t>(read_bytes_, options.section_bytes_max + kVarintBytesMax)),
+        window_bytes_max_(
+            std::max<uint64_t>(read_bytes_, options.section_bytes_max + kVarintBytesMax)),
         position_(header_.first_section) {
     // Bytes in memory are one window that holds the whole payload.
     if (in_memory_) window_ = source.Memory().subspan(header_.payload_offset, header_.payload_size);
@@ -286,11 +316,14 @@ class Reader final : public CarReader {
   uint64_t position() const override { return position_; }
   uint64_t padding() const override { return ended_ ? header_.payload_size - position_ : 0; }
 
-  absl::StatusOr<bool> Next(CarSection& section) override { return Advance(section, Need::kWhole, read_bytes_); }
+  absl::StatusOr<bool> Next(CarSection& section) override {
+    return Advance(section, Need::kWhole, read_bytes_);
+  }
 
   absl::StatusOr<bool> NextHead(CarSection& section) override {
-    const size_t read =
-        recent_bytes_ > kLargeSectionBytes ? kSmallReadBytes : std::min(read_bytes_, kHeadWindowBytes);
+    const size_t read = recent_bytes_ > kLargeSectionBytes
+                            ? kSmallReadBytes
+                            : std::min(read_bytes_, kHeadWindowBytes);
     absl::StatusOr<bool> found = Advance(section, Need::kHead, read);
     section.data = {};
     return found;
@@ -299,14 +332,17 @@ class Reader final : public CarReader {
   absl::StatusOr<bool> NextBatch(std::vector<CarSection>& sections) override {
     sections.clear();
     CarSection section;
-    const size_t read = std::clamp<uint64_t>(recent_bytes_ * kBatchSectionsAim, read_bytes_, window_bytes_max_);
+    const size_t read =
+        std::clamp<uint64_t>(recent_bytes_ * kBatchSectionsAim, read_bytes_, window_bytes_max_);
     ASSIGN_OR_RETURN(const bool found, Advance(section, Need::kWhole, read));
     if (!found) return false;
     sections.push_back(section);
     const uint64_t end = section.offset + read;  // only a window in memory reaches further
     while (sections.size() < kBatchSectionsMax && position_ < end) {
       const Span view = View();
-      if (ParseHead(view, Left(), options_, section) != Head::kSection || section.size() > view.size()) break;
+      if (ParseHead(view, Left(), options_, section) != Head::kSection ||
+          section.size() > view.size())
+        break;
       Accept(section);
       sections.push_back(section);
     }
@@ -330,7 +366,8 @@ class Reader final : public CarReader {
     recent_bytes_ = (recent_bytes_ * 3 + section.size() + 3) / 4;
   }
 
-  // Finds the next section; reads `read` bytes, or more if it needs them, when the window has too few.
+  // Finds the next section; reads `read` bytes, or more if it needs them, when the window has too
+  // few.
   absl::StatusOr<bool> Advance(CarSection& section, Need need, size_t read) {
     for (;;) {
       if (Left() == 0) return false;
@@ -360,7 +397,8 @@ class Reader final : public CarReader {
     want = std::min(want, Left());
     const Span kept = View();
     if (want > buffer_size_) {
-      const size_t size = std::min({std::bit_ceil(want), std::max(want, window_bytes_max_), Left()});
+      const size_t size =
+          std::min({std::bit_ceil(want), std::max(want, window_bytes_max_), Left()});
       auto larger = std::make_unique_for_overwrite<uint8_t[]>(size);
       if (!kept.empty()) std::memcpy(larger.get(), kept.data(), kept.size());
       buffer_ = std::move(larger);
@@ -371,8 +409,8 @@ class Reader final : public CarReader {
     window_start_ = position_;
     window_ = {buffer_.get(), kept.size()};
     if (kept.size() >= want) return absl::OkStatus();
-    RETURN_IF_ERROR(source_.Read(header_.payload_offset + position_ + kept.size(), want - kept.size(),
-                                 buffer_.get() + kept.size()));
+    RETURN_IF_ERROR(source_.Read(header_.payload_offset + position_ + kept.size(),
+                                 want - kept.size(), buffer_.get() + kept.size()));
     window_ = {buffer_.get(), want};
     return absl::OkStatus();
   }
@@ -381,7 +419,7 @@ class Reader final : public CarReader {
   const CarOptions options_;
   const CarHeader header_;
   const bool in_memory_;
-  const size_t read_bytes_;           // of Next and NextBatch
+  const size_t read_bytes_;  // of Next and NextBatch
   const uint64_t window_bytes_max_;
 
   // [window_start_, + window_.size()) of the payload; in buffer_, or in the source's memory.
@@ -397,10 +435,11 @@ class Reader final : public CarReader {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CarReader>> CarReader::Open(const RandomReader& source, const CarOptions& options) {
+absl::StatusOr<std::unique_ptr<CarReader>> CarReader::Open(const RandomReader& source,
+                                                           const CarOptions& options) {
   if (options.section_bytes_max > kSectionBytesLimit) {
-    return InvalidArgument("section_bytes_max is {}, above the limit of {}", options.section_bytes_max,
-                           kSectionBytesLimit);
+    return InvalidArgument("section_bytes_max is {}, above the limit of {}",
+                           options.section_bytes_max, kSectionBytesLimit);
   }
   CarHeader header;
   header.payload_size = source.Size();
@@ -412,7 +451,8 @@ absl::StatusOr<std::unique_ptr<CarReader>> CarReader::Open(const RandomReader& s
   return std::make_unique<Reader>(source, options, std::move(header));
 }
 
-absl::Status ParseSection(Span bytes, uint64_t bytes_after, const CarOptions& options, CarSection& section) {
+absl::Status ParseSection(Span bytes, uint64_t bytes_after, const CarOptions& options,
+                          CarSection& section) {
   DAGSTORE_CHECK(bytes.size() <= bytes_after && options.section_bytes_max <= kSectionBytesLimit);
   const Head head = ParseHead(bytes, bytes_after, options, section);
   return HeadStatus(head, bytes, bytes_after, options, section.offset);

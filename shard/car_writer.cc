@@ -11,7 +11,11 @@ namespace {
 // The head of a CBOR item, in its shortest form.
 void AppendCborHead(Bytes& out, uint8_t major, uint64_t value) {
   const uint8_t top = static_cast<uint8_t>(major << 5);
-  const int size = value < 24 ? 0 : value <= 0xff ? 1 : value <= 0xffff ? 2 : value <= 0xffffffff ? 4 : 8;
+  const int size = value < 24            ? 0
+                   : value <= 0xff       ? 1
+                   : value <= 0xffff     ? 2
+                   : value <= 0xffffffff ? 4
+                                         : 8;
   const uint8_t info = size == 0   ? static_cast<uint8_t>(value)
                        : size == 1 ? 24
                        : size == 2 ? 25

@@ -11,12 +11,14 @@
 
 namespace dagstore {
 
-// Canonical dag-cbor header with its length varint: {"roots": [...], "version": 1}. No root may be the empty Cid.
+// Canonical dag-cbor header with its length varint: {"roots": [...], "version": 1}. No root may be
+// the empty Cid.
 Bytes EncodeCarHeader(const std::vector<Cid>& roots);
 // Varint and CID of a section; the data follows. Two writes, no copy of the data.
 Bytes EncodeSectionHead(Span cid, uint64_t data_size);
 
-// CARv2: where the payload and the index lie, from the start of the file. The defaults have no padding.
+// CARv2: where the payload and the index lie, from the start of the file. The defaults have no
+// padding.
 struct CarV2Layout {
   uint64_t data_offset = 51;
   uint64_t data_size = 0;
@@ -29,7 +31,8 @@ Bytes EncodeCarV2Header(const CarV2Layout& layout);
 // Takes the bytes, all of them, or says why not.
 using ByteSink = std::function<absl::Status(Span)>;
 
-// Streams one CARv1 into a sink. One thread. After an error of the sink the file is torn: throw it away.
+// Streams one CARv1 into a sink. One thread. After an error of the sink the file is torn: throw it
+// away.
 class CarWriter {
  public:
   // Writes the header.

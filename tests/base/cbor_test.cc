@@ -29,7 +29,9 @@ absl::Status WholeItem(Span bytes, CborMode mode) {
   return absl::OkStatus();
 }
 
-absl::Status WholeItem(std::string_view hex, CborMode mode) { return WholeItem(ValueOf(FromHex(hex)), mode); }
+absl::Status WholeItem(std::string_view hex, CborMode mode) {
+  return WholeItem(ValueOf(FromHex(hex)), mode);
+}
 
 }  // namespace
 
@@ -101,18 +103,53 @@ TEST_CASE("cbor reader: floats of every width have their value") {
 
 TEST_CASE("cbor reader: what no mode accepts") {
   const char* kRows[] = {
-      "",            // nothing
-      "18",          // heads cut short
-      "1900", "1a000000", "1b00000000000000",
-      "1c", "1d", "1e", "3c", "5d", "7e", "9c", "bd", "de", "fc", "fd", "fe",  // reserved
-      "1f", "3f", "5f4100ff", "7f6161ff", "9fff", "bfff", "ff",                // indefinite, stray break
-      "e0", "f3", "f8ff", "f814", "f818",                                      // simple values
-      "42ff", "62c3",  // strings past the end
-      "5bffffffffffffffff", "7bffffffffffffffff",
-      "81", "8201", "9bffffffffffffffff", "9b7fffffffffffffff",  // more items than bytes
-      "a1", "a101", "a16161", "bbffffffffffffffff", "bb8000000000000000",
-      "c1", "d82a",  // tag around nothing
-      "f93c", "fa000000", "fb00000000000000",
+      "",    // nothing
+      "18",  // heads cut short
+      "1900",
+      "1a000000",
+      "1b00000000000000",
+      "1c",
+      "1d",
+      "1e",
+      "3c",
+      "5d",
+      "7e",
+      "9c",
+      "bd",
+      "de",
+      "fc",
+      "fd",
+      "fe",  // reserved
+      "1f",
+      "3f",
+      "5f4100ff",
+      "7f6161ff",
+      "9fff",
+      "bfff",
+      "ff",  // indefinite, stray break
+      "e0",
+      "f3",
+      "f8ff",
+      "f814",
+      "f818",  // simple values
+      "42ff",
+      "62c3",  // strings past the end
+      "5bffffffffffffffff",
+      "7bffffffffffffffff",
+      "81",
+      "8201",
+      "9bffffffffffffffff",
+      "9b7fffffffffffffff",  // more items than bytes
+      "a1",
+      "a101",
+      "a16161",
+      "bbffffffffffffffff",
+      "bb8000000000000000",
+      "c1",
+      "d82a",  // tag around nothing
+      "f93c",
+      "fa000000",
+      "fb00000000000000",
   };
   for (const char* hex : kRows) {
     CAPTURE(hex);
@@ -122,18 +159,36 @@ TEST_CASE("cbor reader: what no mode accepts") {
 
 TEST_CASE("cbor reader: what only the lenient mode accepts") {
   const char* kRows[] = {
-      "1801", "190001", "1a00000001", "1b0000000000000001",  // not shortest
-      "3800", "5800", "580100", "7800", "9800", "b800", "d9002a4100",
-      "f7",                        // undefined
-      "c24101", "d830420001",      // tags other than 42
-      "d82a6100", "d82a40",        // tag 42 around text, around nothing
-      "d82a4101", "d82a81420001",  // without the 0x00, around an array
-      "a10000",                    // a key that is not text
-      "a2616201616100",            // keys out of order
-      "a262616101616202",          // the longer key first
-      "a2616100616101",            // a key twice
-      "a260006001",                // the empty key twice
-      "62c328", "61ff", "62c080", "63eda080", "64f4908080", "63e08080", "64f0808080",  // not UTF-8
+      "1801",
+      "190001",
+      "1a00000001",
+      "1b0000000000000001",  // not shortest
+      "3800",
+      "5800",
+      "580100",
+      "7800",
+      "9800",
+      "b800",
+      "d9002a4100",
+      "f7",  // undefined
+      "c24101",
+      "d830420001",  // tags other than 42
+      "d82a6100",
+      "d82a40",  // tag 42 around text, around nothing
+      "d82a4101",
+      "d82a81420001",      // without the 0x00, around an array
+      "a10000",            // a key that is not text
+      "a2616201616100",    // keys out of order
+      "a262616101616202",  // the longer key first
+      "a2616100616101",    // a key twice
+      "a260006001",        // the empty key twice
+      "62c328",
+      "61ff",
+      "62c080",
+      "63eda080",
+      "64f4908080",
+      "63e08080",
+      "64f0808080",  // not UTF-8
   };
   for (const char* hex : kRows) {
     CAPTURE(hex);
@@ -150,7 +205,12 @@ TEST_CASE("cbor reader: valid UTF-8 of every length passes the strict mode") {
 }
 
 TEST_CASE("cbor reader: Skip takes one item with all it contains") {
-  const Bytes bytes = ValueOf(FromHex("83" "01" "a2616182f6f5626262d82a420007" "8102" "182a"));
+  const Bytes bytes =
+      ValueOf(FromHex("83"
+                      "01"
+                      "a2616182f6f5626262d82a420007"
+                      "8102"
+                      "182a"));
   CborReader reader(bytes);
   CHECK_EQ(static_cast<int>(ValueOf(reader.Next()).kind), static_cast<int>(CborKind::kArray));
   CHECK_EQ(reader.depth(), 1);
@@ -189,12 +249,12 @@ TEST_CASE("cbor reader: every prefix of a document is truncated, never more") {
   }
 }
 
-// Vectors that ask for more than dag-cbor are judged by the profile they name; those of DRISL's CID profile and of other
-// CBOR profiles are not ours.
+// Vectors that ask for more than dag-cbor are judged by the profile they name; those of DRISL's CID
+// profile and of other CBOR profiles are not ours.
 TEST_CASE("cbor reader: strict mode agrees with the dag-cbor vectors of dasl-testing") {
   int judged = 0;
-  for (const char* file : {"cid", "indefinite", "integer_range", "map_keys", "numeric_reduction", "short_form",
-                           "simple", "utf8"}) {
+  for (const char* file : {"cid", "indefinite", "integer_range", "map_keys", "numeric_reduction",
+                           "short_form", "simple", "utf8"}) {
     const Bytes text = ReadTestData(std::string("dasl-testing/") + file + ".json");
     for (const auto& row : nlohmann::json::parse(text.begin(), text.end())) {
       const std::string type = row["type"];
@@ -208,7 +268,8 @@ TEST_CASE("cbor reader: strict mode agrees with the dag-cbor vectors of dasl-tes
       ++judged;
       const Bytes bytes = ValueOf(FromHex(hex));
       absl::Status status = WholeItem(bytes, CborMode::kStrict);
-      if (status.ok() && StartsWith(bytes, ValueOf(FromHex("d82a")))) {  // the CID in it is the caller's to parse
+      if (status.ok() &&
+          StartsWith(bytes, ValueOf(FromHex("d82a")))) {  // the CID in it is the caller's to parse
         CborReader reader(bytes, CborMode::kStrict);
         REQUIRE_STATUS_OK(reader.Next());
         status = Cid::FromBytes(ValueOf(reader.Next()).bytes.subspan(1)).status();
@@ -223,7 +284,8 @@ TEST_CASE("cbor reader: duplicate keys of codec-fixtures are refused in strict m
   const Bytes text = ReadTestData("codec-fixtures/negative/dag-cbor-decode-duplicate-keys.json");
   const auto rows = nlohmann::json::parse(text.begin(), text.end());
   REQUIRE_FALSE(rows.empty());
-  for (const auto& row : rows) CHECK_CODE(WholeItem(row["hex"].get<std::string>(), CborMode::kStrict), kDataLoss);
+  for (const auto& row : rows)
+    CHECK_CODE(WholeItem(row["hex"].get<std::string>(), CborMode::kStrict), kDataLoss);
 }
 
 }  // namespace dagstore

@@ -1,4 +1,5 @@
-// Every allocation of the test binary is seen, so that a test can say what the largest one of its thread was.
+// Every allocation of the test binary is seen, so that a test can say what the largest one of its
+// thread was.
 #pragma once
 
 #include <cstddef>

@@ -13,7 +13,8 @@ namespace {
 
 using absl::StatusCode;
 
-// A CAR of `count` sections of equal size that exists only as arithmetic, so that it can be larger than memory.
+// A CAR of `count` sections of equal size that exists only as arithmetic, so that it can be larger
+// than memory.
 class HugeCar final : public RandomReader {
  public:
   HugeCar(uint64_t count, uint64_t data_size) : count_(count), header_(RootlessHeader()) {
@@ -62,7 +63,8 @@ absl::Status OpenStatus(const Bytes& bytes, const CarOptions& options = {}) {
   return status;
 }
 
-// Walks in every way, from memory and as a file with several windows; all must agree. Gives the one by Next.
+// Walks in every way, from memory and as a file with several windows; all must agree. Gives the one
+// by Next.
 Walk WalkEveryWay(const Bytes& bytes, CarOptions options = {}) {
   const auto memory = NewMemoryReader(Span(bytes));
   const Walk first = WalkCar(*memory, Way::kNext, options);
@@ -74,7 +76,8 @@ Walk WalkEveryWay(const Bytes& bytes, CarOptions options = {}) {
         CAPTURE(static_cast<int>(way));
         CAPTURE(as_file);
         const FileLikeReader file(bytes);
-        const Walk walk = WalkCar(as_file ? static_cast<const RandomReader&>(file) : *memory, way, options);
+        const Walk walk =
+            WalkCar(as_file ? static_cast<const RandomReader&>(file) : *memory, way, options);
         CHECK_EQ(ToString(walk.status), ToString(first.status));
         CHECK_EQ(walk.opened, first.opened);
         CHECK_EQ(walk.position, first.position);
@@ -82,8 +85,10 @@ Walk WalkEveryWay(const Bytes& bytes, CarOptions options = {}) {
         CHECK(walk.sections == first.sections);
         for (const SeenSection& section : walk.sections) {
           const uint64_t data = walk.header.payload_offset + section.offset + section.head_size;
-          REQUIRE_LE(data + section.data_size, walk.header.payload_offset + walk.header.payload_size);
-          if (way != Way::kNextHead) CHECK(SameBytes(section.data, Span(bytes).subspan(data, section.data_size)));
+          REQUIRE_LE(data + section.data_size,
+                     walk.header.payload_offset + walk.header.payload_size);
+          if (way != Way::kNextHead)
+            CHECK(SameBytes(section.data, Span(bytes).subspan(data, section.data_size)));
         }
       }
     }
@@ -112,7 +117,8 @@ Bytes V2File(uint64_t data_offset, uint64_t data_size, uint64_t index_offset, co
 }  // namespace
 
 TEST_CASE("car reader: malformed headers are DataLoss and name what is wrong") {
-  const std::string root = "d82a582500015512200707070707070707070707070707070707070707070707070707070707070707";
+  const std::string root =
+      "d82a582500015512200707070707070707070707070707070707070707070707070707070707070707";
   Bytes many_roots = Hex("991001");  // 4097
   for (int i = 0; i < 4097; ++i) AppendBytes(many_roots, Hex("d82a450001550000"));
   const struct {
@@ -122,49 +128,66 @@ TEST_CASE("car reader: malformed headers are DataLoss and name what is wrong") {
   } kRows[] = {
       {"empty file", {}, "is empty"},
       {"length zero", Hex("00"), "length at file byte 0 is zero"},
-      {"length zero before a header", Join({{0}, RootlessHeader()}), "length at file byte 0 is zero"},
+      {"length zero before a header", Join({{0}, RootlessHeader()}),
+       "length at file byte 0 is zero"},
       {"length over the limit", Hex("818040a0"), "has 1048577 bytes, more than 1048576"},
       {"length 2^40", Hex("808080808020a265726f6f7473"), "has 1099511627776 bytes"},
-      {"length past the end", Hex("12a265726f6f7473806776657273696f6e01"), "truncated: 18 bytes declared, 17 left"},
+      {"length past the end", Hex("12a265726f6f7473806776657273696f6e01"),
+       "truncated: 18 bytes declared, 17 left"},
       {"length cut", Hex("ff"), "length at file byte 0: varint is truncated"},
-      {"length not minimal", Hex("9100a265726f6f7473806776657273696f6e01"), "varint is not minimal"},
+      {"length not minimal", Hex("9100a265726f6f7473806776657273696f6e01"),
+       "varint is not minimal"},
       {"length of ten bytes", Hex("ffffffffffffffffff01"), "varint is longer than 9 bytes"},
       {"array", Framed(Hex("80")), "is not a map"},
       {"null", Hex("01f6"), "is not a map"},
       {"text", Framed(Hex("6161")), "is not a map"},
       {"empty map", Framed(Hex("a0")), "has no version"},
       {"no version", Hex("13a165726f6f747381d82a480001000003616263"), "has no version"},
-      {"version text", Framed(Hex("a16776657273696f6e6131")), "version at file byte 10 is not an unsigned integer"},
+      {"version text", Framed(Hex("a16776657273696f6e6131")),
+       "version at file byte 10 is not an unsigned integer"},
       {"version negative", Framed(Hex("a16776657273696f6e20")), "is not an unsigned integer"},
-      {"version float", Framed(Hex("a16776657273696f6efb3ff0000000000000")), "is not an unsigned integer"},
-      {"version 0", Framed(Hex("a16776657273696f6e00")), "version 0 at file byte 10 is not supported"},
-      {"version 42", Framed(Hex("a16776657273696f6e182a")), "version 42 at file byte 10 is not supported"},
+      {"version float", Framed(Hex("a16776657273696f6efb3ff0000000000000")),
+       "is not an unsigned integer"},
+      {"version 0", Framed(Hex("a16776657273696f6e00")),
+       "version 0 at file byte 10 is not supported"},
+      {"version 42", Framed(Hex("a16776657273696f6e182a")),
+       "version 42 at file byte 10 is not supported"},
       {"version 2 with roots", Framed(Hex("a265726f6f7473806776657273696f6e02")), "version 2 at"},
-      {"version twice", Framed(Hex("a26776657273696f6e016776657273696f6e01")), "repeats the key version"},
-      {"roots twice", Framed(Hex("a365726f6f74738065726f6f7473806776657273696f6e01")), "repeats the key roots"},
+      {"version twice", Framed(Hex("a26776657273696f6e016776657273696f6e01")),
+       "repeats the key version"},
+      {"roots twice", Framed(Hex("a365726f6f74738065726f6f7473806776657273696f6e01")),
+       "repeats the key roots"},
       {"roots a map", HeaderWithRoots(Hex("a0")), "roots at file byte 8 are not an array"},
       {"roots a CID", HeaderWithRoots(Hex(root)), "roots at file byte 8 are not an array"},
       {"root with tag 48", HeaderWithRoots(Hex("81d830450001550000")),
        "root 0 at file byte 9 is not a CID (tag 42)"},
-      {"root without tag", HeaderWithRoots(Hex("81450001550000")), "root 0 at file byte 9 is not a CID (tag 42)"},
+      {"root without tag", HeaderWithRoots(Hex("81450001550000")),
+       "root 0 at file byte 9 is not a CID (tag 42)"},
       {"root a text", HeaderWithRoots(Hex("81d82a6161")), "is not a byte string"},
-      {"root without 0x00", HeaderWithRoots(Hex("81d82a4401550000")), "is not a byte string that begins with 0x00"},
-      {"root of no bytes", HeaderWithRoots(Hex("81d82a40")), "is not a byte string that begins with 0x00"},
+      {"root without 0x00", HeaderWithRoots(Hex("81d82a4401550000")),
+       "is not a byte string that begins with 0x00"},
+      {"root of no bytes", HeaderWithRoots(Hex("81d82a40")),
+       "is not a byte string that begins with 0x00"},
       {"root an empty CID", HeaderWithRoots(Hex("81d82a4100")), "root 0 at file byte 9"},
-      {"root CID of version 2", HeaderWithRoots(Hex("81d82a450002550000")), "root 0 at file byte 9"},
+      {"root CID of version 2", HeaderWithRoots(Hex("81d82a450002550000")),
+       "root 0 at file byte 9"},
       {"root CID cut", HeaderWithRoots(Hex("81d82a4700015512200707")), "root 0 at file byte 9"},
-      {"root CID with more bytes", HeaderWithRoots(Hex("81d82a46000155000000")), "root 0 at file byte 9"},
+      {"root CID with more bytes", HeaderWithRoots(Hex("81d82a46000155000000")),
+       "root 0 at file byte 9"},
       {"second root bad", HeaderWithRoots(Hex("82d82a45000155000001")), "root 1 at file byte 17"},
       {"roots cut", HeaderWithRoots(Hex("82d82a450001550000")), "root 1"},
       {"4097 roots", HeaderWithRoots(many_roots), "4097 roots, more than 4096"},
-      {"2^60 roots declared", HeaderWithRoots(Hex("9b1000000000000000")), "declares 1152921504606846976 entries"},
-      {"2^60 keys declared", Framed(Hex("bb1000000000000000")), "declares 1152921504606846976 entries"},
+      {"2^60 roots declared", HeaderWithRoots(Hex("9b1000000000000000")),
+       "declares 1152921504606846976 entries"},
+      {"2^60 keys declared", Framed(Hex("bb1000000000000000")),
+       "declares 1152921504606846976 entries"},
       {"indefinite map", Framed(Hex("bf65726f6f7473806776657273696f6e01ff")), "indefinite length"},
       {"indefinite roots", HeaderWithRoots(Hex("9fff")), "indefinite length"},
       {"key not text", Framed(Hex("a201006776657273696f6e01")), "key at file byte 2 is not text"},
       {"map cut", Framed(Hex("a265726f6f7473806776657273696f")), "CBOR"},
       {"extra value cut", Framed(Hex("a26776657273696f6e01616182")), "extra key"},
-      {"extra value a deep nest", Framed(Join({Hex("a26776657273696f6e016161"), Bytes(1000, 0x81)})), "nested deeper"},
+      {"extra value a deep nest",
+       Framed(Join({Hex("a26776657273696f6e016161"), Bytes(1000, 0x81)})), "nested deeper"},
   };
   for (const auto& row : kRows) {
     CAPTURE(row.name);
@@ -183,17 +206,26 @@ TEST_CASE("car reader: unusual headers are read, and refused on demand") {
     bool strict;  // accepted in strict mode
   } kRows[] = {
       {"canonical, no roots", RootlessHeader(), 0, false, true},
-      {"identity root", Hex("1ca265726f6f747381d82a4800010000036162636776657273696f6e01"), 1, false, true},
+      {"identity root", Hex("1ca265726f6f747381d82a4800010000036162636776657273696f6e01"), 1, false,
+       true},
       {"placeholder root bafkqaaa", HeaderWithRoots(Hex("81d82a450001550000")), 1, false, true},
-      {"the same root twice", HeaderWithRoots(Hex("82d82a450001550000d82a450001550000")), 2, false, true},
+      {"the same root twice", HeaderWithRoots(Hex("82d82a450001550000d82a450001550000")), 2, false,
+       true},
       {"roots absent", Hex("0aa16776657273696f6e01"), 0, false, false},
       {"roots null", HeaderWithRoots(Hex("f6")), 0, false, false},
-      {"extra key", Hex("22a364626c6970f565726f6f747381d82a4800010000036162636776657273696f6e01"), 1, true, false},
-      {"extra key with a nest", Framed(Hex("a3616181a161628101" "65726f6f747380" "6776657273696f6e01")), 0, true, false},
+      {"extra key", Hex("22a364626c6970f565726f6f747381d82a4800010000036162636776657273696f6e01"),
+       1, true, false},
+      {"extra key with a nest",
+       Framed(Hex("a3616181a161628101"
+                  "65726f6f747380"
+                  "6776657273696f6e01")),
+       0, true, false},
       {"version before roots", Framed(Hex("a26776657273696f6e0165726f6f747380")), 0, false, false},
       {"trailing bytes", Framed(Hex("a265726f6f7473806776657273696f6e01ffff")), 0, false, false},
-      {"map head not shortest", Framed(Hex("b80265726f6f7473806776657273696f6e01")), 0, false, false},
-      {"version not shortest", Framed(Hex("a265726f6f7473806776657273696f6e1801")), 0, false, false},
+      {"map head not shortest", Framed(Hex("b80265726f6f7473806776657273696f6e01")), 0, false,
+       false},
+      {"version not shortest", Framed(Hex("a265726f6f7473806776657273696f6e1801")), 0, false,
+       false},
   };
   for (const auto& row : kRows) {
     CAPTURE(row.name);
@@ -250,7 +282,8 @@ TEST_CASE("car reader: a section that claims 2^40 bytes allocates no more than t
   }
 }
 
-TEST_CASE("car reader: malformed sections end the walk with an error, after what came before them") {
+TEST_CASE(
+    "car reader: malformed sections end the walk with an error, after what came before them") {
   const Bytes good = Section(1, {1, 2, 3});
   const CarOptions usual;
   const CarOptions no_padding = {.zero_length_as_end = false};
@@ -263,34 +296,54 @@ TEST_CASE("car reader: malformed sections end the walk with an error, after what
     StatusCode code;
     const char* message;
   } kRows[] = {
-      {"length zero, not allowed", Hex("00"), no_padding, StatusCode::kDataLoss, "payload byte 58 has length zero"},
-      {"padding, not allowed", Bytes(100), no_padding, StatusCode::kDataLoss, "payload byte 58 has length zero"},
-      {"length zero, not minimal", Hex("8000"), usual, StatusCode::kDataLoss, "varint is not minimal"},
-      {"length cut", Hex("a0"), usual, StatusCode::kDataLoss, "length at payload byte 58: varint is truncated"},
+      {"length zero, not allowed", Hex("00"), no_padding, StatusCode::kDataLoss,
+       "payload byte 58 has length zero"},
+      {"padding, not allowed", Bytes(100), no_padding, StatusCode::kDataLoss,
+       "payload byte 58 has length zero"},
+      {"length zero, not minimal", Hex("8000"), usual, StatusCode::kDataLoss,
+       "varint is not minimal"},
+      {"length cut", Hex("a0"), usual, StatusCode::kDataLoss,
+       "length at payload byte 58: varint is truncated"},
       {"length not minimal", Hex("a700"), usual, StatusCode::kDataLoss, "varint is not minimal"},
-      {"length of ten bytes", Hex("ffffffffffffffffff01"), usual, StatusCode::kDataLoss, "longer than 9 bytes"},
+      {"length of ten bytes", Hex("ffffffffffffffffff01"), usual, StatusCode::kDataLoss,
+       "longer than 9 bytes"},
       {"length 2^63 - 1", Hex("ffffffffffffffff7f"), usual, StatusCode::kDataLoss, "is truncated"},
-      {"cut right after the length", Hex("27"), usual, StatusCode::kDataLoss, "39 bytes declared, 0 left"},
-      {"cut in the CID", Hex("2701551220"), usual, StatusCode::kDataLoss, "39 bytes declared, 4 left"},
-      {"cut by one byte", Hex("2701551220" + std::string(68, '0')), usual, StatusCode::kDataLoss, "38 left"},
-      {"go-car's partial block", Hex("640000"), usual, StatusCode::kDataLoss, "100 bytes declared, 2 left"},
-      {"over the limit", Section(2, Bytes(65)), small_sections, StatusCode::kResourceExhausted, "101 bytes, more than"},
-      {"over the limit and cut", Hex("e50701551220"), small_sections, StatusCode::kDataLoss, "is truncated"},
+      {"cut right after the length", Hex("27"), usual, StatusCode::kDataLoss,
+       "39 bytes declared, 0 left"},
+      {"cut in the CID", Hex("2701551220"), usual, StatusCode::kDataLoss,
+       "39 bytes declared, 4 left"},
+      {"cut by one byte", Hex("2701551220" + std::string(68, '0')), usual, StatusCode::kDataLoss,
+       "38 left"},
+      {"go-car's partial block", Hex("640000"), usual, StatusCode::kDataLoss,
+       "100 bytes declared, 2 left"},
+      {"over the limit", Section(2, Bytes(65)), small_sections, StatusCode::kResourceExhausted,
+       "101 bytes, more than"},
+      {"over the limit and cut", Hex("e50701551220"), small_sections, StatusCode::kDataLoss,
+       "is truncated"},
       {"shorter than its CID", Join({Hex("0a"), RawCid(2)}), usual, StatusCode::kDataLoss, "CID:"},
       {"one byte", Hex("0130"), usual, StatusCode::kDataLoss, "CID:"},
       {"v0 CID cut", Framed(Join({Hex("1220"), Bytes(31)})), usual, StatusCode::kDataLoss, "CID:"},
-      {"v0 CID of 33 bytes", Framed(Join({Hex("1221"), Bytes(33)})), usual, StatusCode::kDataLoss, "CID:"},
-      {"CID version 0", Framed(Join({Hex("00551220"), Bytes(32)})), usual, StatusCode::kDataLoss, "CID:"},
-      {"CID version 2", Framed(Join({Hex("02551220"), Bytes(32)})), usual, StatusCode::kDataLoss, "CID:"},
-      {"CID version 3", Framed(Join({Hex("03551220"), Bytes(32)})), usual, StatusCode::kDataLoss, "CID:"},
-      {"CID version 48", Framed(Join({Hex("30551220"), Bytes(32)})), usual, StatusCode::kDataLoss, "CID:"},
-      {"CID version not minimal", Framed(Join({Hex("8100551220"), Bytes(32)})), usual, StatusCode::kDataLoss, "CID:"},
+      {"v0 CID of 33 bytes", Framed(Join({Hex("1221"), Bytes(33)})), usual, StatusCode::kDataLoss,
+       "CID:"},
+      {"CID version 0", Framed(Join({Hex("00551220"), Bytes(32)})), usual, StatusCode::kDataLoss,
+       "CID:"},
+      {"CID version 2", Framed(Join({Hex("02551220"), Bytes(32)})), usual, StatusCode::kDataLoss,
+       "CID:"},
+      {"CID version 3", Framed(Join({Hex("03551220"), Bytes(32)})), usual, StatusCode::kDataLoss,
+       "CID:"},
+      {"CID version 48", Framed(Join({Hex("30551220"), Bytes(32)})), usual, StatusCode::kDataLoss,
+       "CID:"},
+      {"CID version not minimal", Framed(Join({Hex("8100551220"), Bytes(32)})), usual,
+       StatusCode::kDataLoss, "CID:"},
       {"codec of ten bytes", Framed(Join({Hex("01ffffffffffffffffff011220"), Bytes(32)})), usual,
        StatusCode::kDataLoss, "CID:"},
-      {"digest past the section", Framed(Join({Hex("01551221"), Bytes(32)})), usual, StatusCode::kDataLoss, "CID:"},
-      {"digest past the section, more sections", Join({Framed(Join({Hex("01551240"), Bytes(32)})), good, good}),
-       usual, StatusCode::kDataLoss, "CID:"},
-      {"digest of 2^62 bytes", Framed(Hex("0155128080808080808080400000")), usual, StatusCode::kDataLoss, "CID:"},
+      {"digest past the section", Framed(Join({Hex("01551221"), Bytes(32)})), usual,
+       StatusCode::kDataLoss, "CID:"},
+      {"digest past the section, more sections",
+       Join({Framed(Join({Hex("01551240"), Bytes(32)})), good, good}), usual, StatusCode::kDataLoss,
+       "CID:"},
+      {"digest of 2^62 bytes", Framed(Hex("0155128080808080808080400000")), usual,
+       StatusCode::kDataLoss, "CID:"},
       {"digest over the limit", Framed(Join({Hex("0155008110"), Bytes(2049)})), usual,
        StatusCode::kDataLoss, "CID:"},
       {"CID over its limit", Framed(Join({Hex("0155a0e40220"), Bytes(32)})), small_cids,
@@ -305,7 +358,8 @@ TEST_CASE("car reader: malformed sections end the walk with an error, after what
     const Walk walk = WalkEveryWay(bytes, row.options);
     REQUIRE(walk.opened);
     CHECK_EQ(static_cast<int>(walk.status.code()), static_cast<int>(row.code));
-    CHECK_MESSAGE(ToString(walk.status).find(row.message) != std::string::npos, ToString(walk.status));
+    CHECK_MESSAGE(ToString(walk.status).find(row.message) != std::string::npos,
+                  ToString(walk.status));
     CHECK_EQ(walk.sections.size(), 1);
     CHECK_EQ(walk.position, 58);
     CHECK_EQ(walk.padding, 0);
@@ -325,14 +379,18 @@ TEST_CASE("car reader: unusual sections are read") {
       {"no data", Section(3, {}), 37, 0, kCodecRaw, kSha2_256},
       {"CIDv0", Framed(Join({Hex("1220"), Bytes(32), {5}})), 35, 1, kCodecDagPb, kSha2_256},
       {"CIDv0 without data", Framed(Join({Hex("1220"), Bytes(32)})), 35, 0, kCodecDagPb, kSha2_256},
-      {"blake2b-256", Framed(Join({Hex("0171a0e40220"), Bytes(32), {5}})), 39, 1, kCodecDagCbor, kBlake2b256},
+      {"blake2b-256", Framed(Join({Hex("0171a0e40220"), Bytes(32), {5}})), 39, 1, kCodecDagCbor,
+       kBlake2b256},
       {"empty identity", Framed(Hex("01550000")), 5, 0, kCodecRaw, kIdentity},
-      {"identity with data that differs", Framed(Hex("0155000361626358")), 8, 1, kCodecRaw, kIdentity},
+      {"identity with data that differs", Framed(Hex("0155000361626358")), 8, 1, kCodecRaw,
+       kIdentity},
       {"long identity", Framed(Join({long_identity, {1}})), 2039, 1, kCodecRaw, kIdentity},
       {"sha2-512", Framed(Join({Hex("01551340"), Bytes(64)})), 69, 0, kCodecRaw, kSha2_512},
-      {"truncated sha2-256", Framed(Join({Hex("01551214"), Bytes(20), Bytes(50)})), 25, 50, kCodecRaw, kSha2_256},
+      {"truncated sha2-256", Framed(Join({Hex("01551214"), Bytes(20), Bytes(50)})), 25, 50,
+       kCodecRaw, kSha2_256},
       {"unknown hash and codec", Framed(Hex("01808040808080010101ff")), 11, 1, 0x100000, 0x200000},
-      {"codec of two bytes", Framed(Join({Hex("01a9021220"), Bytes(32)})), 38, 0, kCodecDagJson, kSha2_256},
+      {"codec of two bytes", Framed(Join({Hex("01a9021220"), Bytes(32)})), 38, 0, kCodecDagJson,
+       kSha2_256},
       {"a megabyte", Section(4, Bytes(1 << 20)), 39, 1 << 20, kCodecRaw, kSha2_256},
       {"the largest", Section(4, Bytes((8 << 20) - 36)), 40, (8 << 20) - 36, kCodecRaw, kSha2_256},
   };
@@ -371,22 +429,26 @@ TEST_CASE("car reader: a zero length ends the payload and the rest is counted") 
 
 TEST_CASE("car reader: malformed CARv2 headers are DataLoss") {
   const Bytes payload = Join({RootlessHeader(), Section(1, {1, 2, 3})});  // 58 bytes
-  const Bytes rest = Join({payload, Hex("81080000000000000000")});        // 10 bytes of index: the file has 119
+  const Bytes rest =
+      Join({payload, Hex("81080000000000000000")});  // 10 bytes of index: the file has 119
   const uint64_t huge = UINT64_MAX;
   const struct {
     const char* name;
     Bytes bytes;
     const char* message;
   } kRows[] = {
-      {"pragma only", Bytes(kCarV2Pragma.begin(), kCarV2Pragma.end()), "header is truncated: the file has 11 bytes"},
+      {"pragma only", Bytes(kCarV2Pragma.begin(), kCarV2Pragma.end()),
+       "header is truncated: the file has 11 bytes"},
       {"no payload", V2File(51, 1, 0, {}), "data size 1 at file byte 35"},
-      {"all zero, as of an unfinished writer", V2File(0, 0, 0, rest), "data offset 0 at file byte 27"},
+      {"all zero, as of an unfinished writer", V2File(0, 0, 0, rest),
+       "data offset 0 at file byte 27"},
       {"data offset 50", V2File(50, 58, 109, rest), "data offset 50 at file byte 27"},
       {"data offset past the file", V2File(120, 58, 0, rest), "data offset 120"},
       {"data offset at the end", V2File(119, 1, 0, rest), "data size 1"},
       {"data offset negative", V2File(huge, 58, 0, rest), "data offset"},
       {"data size zero", V2File(51, 0, 0, rest), "data size at file byte 35 is zero"},
-      {"data size past the file", V2File(51, 69, 0, rest), "data size 69 at file byte 35 runs past the file"},
+      {"data size past the file", V2File(51, 69, 0, rest),
+       "data size 69 at file byte 35 runs past the file"},
       {"data size negative", V2File(51, huge, 0, rest), "runs past the file"},
       {"offset and size wrap around", V2File(51, huge - 50, 0, rest), "runs past the file"},
       {"index inside the payload", V2File(51, 58, 108, rest), "index offset 108 at file byte 43"},
@@ -395,13 +457,17 @@ TEST_CASE("car reader: malformed CARv2 headers are DataLoss") {
       {"index at the end", V2File(51, 58, 119, rest), "index offset 119"},
       {"index past the end", V2File(51, 58, 120, rest), "index offset 120"},
       {"index negative", V2File(51, 58, huge, rest), "index offset"},
-      {"payload is a CARv2", V2File(51, 51 + 58, 0, V2File(51, 58, 0, payload)), "only CARv1 may be nested"},
-      {"payload of version 42", V2File(51, 12, 0, Hex("0ba16776657273696f6e182a")), "version 42 at file byte 61"},
+      {"payload is a CARv2", V2File(51, 51 + 58, 0, V2File(51, 58, 0, payload)),
+       "only CARv1 may be nested"},
+      {"payload of version 42", V2File(51, 12, 0, Hex("0ba16776657273696f6e182a")),
+       "version 42 at file byte 61"},
       {"payload without a header", V2File(51, 1, 0, Hex("00")), "length at file byte 51 is zero"},
       {"payload header past the payload", V2File(51, 17, 0, rest), "17 bytes declared, 16 left"},
-      {"pragma longer than ten bytes", Join({Hex("0ba16776657273696f6e0200"), Bytes(60)}), "version 2"},
+      {"pragma longer than ten bytes", Join({Hex("0ba16776657273696f6e0200"), Bytes(60)}),
+       "version 2"},
       {"pragma not minimal", Join({Hex("8a00a16776657273696f6e02"), Bytes(60)}), "not minimal"},
-      {"pragma with a long map head", Join({Framed(Hex("b8016776657273696f6e02")), Bytes(60)}), "version 2"},
+      {"pragma with a long map head", Join({Framed(Hex("b8016776657273696f6e02")), Bytes(60)}),
+       "version 2"},
   };
   for (const auto& row : kRows) {
     CAPTURE(row.name);
@@ -430,12 +496,15 @@ TEST_CASE("car reader: CARv2 places are read, unknown characteristics ignored") 
   } kRows[] = {
       {"plain", V2File(51, 58, 109, Join({payload, index})), 51, 109, false},
       {"no index", V2File(51, 58, 0, payload), 51, 0, false},
-      {"no index, bytes after the payload", V2File(51, 58, 0, Join({payload, index})), 51, 0, false},
-      {"padding before and after", V2File(60, 58, 125, Join({Bytes(9, 0xee), payload, Bytes(7, 0xee), index})), 60, 125, false},
+      {"no index, bytes after the payload", V2File(51, 58, 0, Join({payload, index})), 51, 0,
+       false},
+      {"padding before and after",
+       V2File(60, 58, 125, Join({Bytes(9, 0xee), payload, Bytes(7, 0xee), index})), 60, 125, false},
       {"fully indexed", V2File(51, 58, 109, Join({payload, index}), full), 51, 109, true},
       {"every bit", V2File(51, 58, 109, Join({payload, index}), Bytes(16, 0xff)), 51, 109, true},
-      {"every bit but the known one", V2File(51, 58, 109, Join({payload, index}), Join({{0x7f}, Bytes(15, 0xff)})), 51,
-       109, false},
+      {"every bit but the known one",
+       V2File(51, 58, 109, Join({payload, index}), Join({{0x7f}, Bytes(15, 0xff)})), 51, 109,
+       false},
   };
   for (const auto& row : kRows) {
     CAPTURE(row.name);
@@ -470,7 +539,8 @@ TEST_CASE("car reader: every cut of a CAR is an error unless it falls between se
   const Bytes bytes = ReadTestData("ipld-spec/carv1-basic.car");
   std::set<size_t> ends = {bytes.size()};
   for (const SeenSection& section : WalkEveryWay(bytes).sections) ends.insert(section.offset);
-  CHECK_EQ(ends, std::set<size_t>({100, 192, 325, 366, 496, 537, 619, 660, 715}));  // carv1-basic.json
+  CHECK_EQ(ends,
+           std::set<size_t>({100, 192, 325, 366, 496, 537, 619, 660, 715}));  // carv1-basic.json
   for (size_t size = 0; size < bytes.size(); ++size) {
     CAPTURE(size);
     const Walk walk = WalkEveryWay(Bytes(bytes.begin(), bytes.begin() + size));
@@ -516,7 +586,8 @@ TEST_CASE("car reader: the vectors of go-car's tests") {
     const Walk walk = WalkEveryWay(Hex(vector["hex"].get<std::string>()));
     CHECK_EQ(walk.opened, outcome.open == ok);
     CHECK_EQ(walk.sections.size(), outcome.sections);
-    CHECK_EQ(static_cast<int>(walk.status.code()), static_cast<int>(walk.opened ? outcome.walk : outcome.open));
+    CHECK_EQ(static_cast<int>(walk.status.code()),
+             static_cast<int>(walk.opened ? outcome.walk : outcome.open));
     if (vector.contains("blocks")) CHECK_EQ(walk.sections.size(), vector["blocks"].get<size_t>());
     if (!vector.contains("roots")) continue;
     REQUIRE_EQ(walk.header.roots.size(), vector["roots"].size());
@@ -555,7 +626,7 @@ TEST_CASE("car reader: NextHead does not read the data of large blocks") {
   }
   const size_t largest = largest_allocation;
   CHECK_FALSE(ValueOf(reader->NextHead(section)));
-  CHECK_EQ(car.reads() - reads, count);                            // one each
+  CHECK_EQ(car.reads() - reads, count);                          // one each
   CHECK_LE(car.bytes_read() - bytes, (64 << 10) + 128 * count);  // one window, then heads only
   CHECK_LE(largest, 64 << 10);
 }
@@ -610,7 +681,8 @@ TEST_CASE("car reader: NextBatch gives at least 16 blocks at once where the limi
     std::vector<size_t> sizes;
     while (ValueOf(reader->NextBatch(batch))) sizes.push_back(batch.size());
     REQUIRE_GT(sizes.size(), 8);
-    // The window is sized by what was seen, so it takes some batches to widen; the last is what was left.
+    // The window is sized by what was seen, so it takes some batches to widen; the last is what was
+    // left.
     for (size_t i = 6; i + 1 < sizes.size(); ++i) CHECK_GE(sizes[i], 16);
     for (const size_t size : sizes) CHECK_LE(size, kBatchSectionsMax);
   }
@@ -689,18 +761,21 @@ TEST_CASE("car reader: ParseSection reads one section out of more bytes, or a he
   CHECK_EQ(section.data_size, 3);
   CHECK(section.data.empty());
 
-  CHECK_CODE(ParseSection(Span(bytes).first(36), bytes.size(), {}, section), kDataLoss);  // too few for the CID
-  CHECK_CODE(ParseSection(Span(bytes).first(39), 39, {}, section), kDataLoss);            // past the payload
+  CHECK_CODE(ParseSection(Span(bytes).first(36), bytes.size(), {}, section),
+             kDataLoss);  // too few for the CID
+  CHECK_CODE(ParseSection(Span(bytes).first(39), 39, {}, section), kDataLoss);  // past the payload
   CHECK_CODE(ParseSection({}, 0, {}, section), kDataLoss);
   CHECK_CODE(ParseSection(Bytes{0}, 1, {}, section), kDataLoss);
-  CHECK_CODE(ParseSection(bytes, bytes.size(), {.section_bytes_max = 38}, section), kResourceExhausted);
+  CHECK_CODE(ParseSection(bytes, bytes.size(), {.section_bytes_max = 38}, section),
+             kResourceExhausted);
 }
 
 TEST_CASE("car reader: the three ways may be mixed on one reader") {
   const uint32_t kSeed = 20240611;
   std::mt19937 random(kSeed);
   CAPTURE(kSeed);
-  for (const char* name : {"go-car/sample-v1.car", "kubo/lotus_devnet_genesis_v2.car", "web3.storage/dir.car"}) {
+  for (const char* name :
+       {"go-car/sample-v1.car", "kubo/lotus_devnet_genesis_v2.car", "web3.storage/dir.car"}) {
     CAPTURE(name);
     const Bytes bytes = ReadTestData(name);
     const Walk whole = WalkCar(*NewMemoryReader(Span(bytes)), Way::kNext);
@@ -715,19 +790,27 @@ TEST_CASE("car reader: the three ways may be mixed on one reader") {
   }
 }
 
-// Goal: no bytes make the ways of reading disagree, crash, allocate out of proportion, or leave the payload.
-// Method: seeded mutations of the small fixtures, read from memory and as files with two windows.
+// Goal: no bytes make the ways of reading disagree, crash, allocate out of proportion, or leave the
+// payload. Method: seeded mutations of the small fixtures, read from memory and as files with two
+// windows.
 TEST_CASE("car reader: 5000 mutations of real files read alike in every way") {
   const uint32_t kSeed = 7;
   CAPTURE(kSeed);
   std::mt19937_64 random(kSeed);
-  const char* kNames[] = {"go-car/sample-unixfs-v2.car",       "go-car/sample-rw-bs-v2.car",
-                          "go-car/fuzz-FuzzReader-fe93cec1.bin", "go-car/fuzz-FuzzBlockReader-c3c7eede.bin",
-                          "ipld-spec/carv1-basic.car",         "ipld-spec/carv2-basic.car",
-                          "boxo/ipns-hostname-redirects.car",  "kubo/t0114-fixtures.car",
-                          "kubo/TestDagStatCARv2.car",         "iroh-car/testv1.car",
-                          "atproto/repo-tiny.car",             "nft.storage/corrupt.car",
-                          "storacha/empty.car",                "kubo/combined_naked_roots_genesis_and_128.car"};
+  const char* kNames[] = {"go-car/sample-unixfs-v2.car",
+                          "go-car/sample-rw-bs-v2.car",
+                          "go-car/fuzz-FuzzReader-fe93cec1.bin",
+                          "go-car/fuzz-FuzzBlockReader-c3c7eede.bin",
+                          "ipld-spec/carv1-basic.car",
+                          "ipld-spec/carv2-basic.car",
+                          "boxo/ipns-hostname-redirects.car",
+                          "kubo/t0114-fixtures.car",
+                          "kubo/TestDagStatCARv2.car",
+                          "iroh-car/testv1.car",
+                          "atproto/repo-tiny.car",
+                          "nft.storage/corrupt.car",
+                          "storacha/empty.car",
+                          "kubo/combined_naked_roots_genesis_and_128.car"};
   std::vector<Bytes> files;
   for (const char* name : kNames) files.push_back(ReadTestData(name));
   const uint8_t kBytes[] = {0x00, 0x01, 0x12, 0x20, 0x7f, 0x80, 0xff};
@@ -738,29 +821,43 @@ TEST_CASE("car reader: 5000 mutations of real files read alike in every way") {
     Bytes bytes = files[random() % files.size()];
     for (uint64_t edits = 1 + random() % 3; edits > 0 && !bytes.empty(); --edits) {
       // Half of the edits hit the headers, where a byte means most.
-      const size_t at = random() % (random() % 2 == 0 ? bytes.size() : std::min<size_t>(bytes.size(), 120));
+      const size_t at =
+          random() % (random() % 2 == 0 ? bytes.size() : std::min<size_t>(bytes.size(), 120));
       const size_t n = std::min<size_t>(random() % 16, bytes.size() - at);
       switch (random() % 7) {
-        case 0: bytes[at] ^= 1 << random() % 8; break;
-        case 1: bytes[at] = kBytes[random() % std::size(kBytes)]; break;
-        case 2: bytes.resize(at); break;
-        case 3: bytes.erase(bytes.begin() + at, bytes.begin() + at + n); break;
-        case 4: bytes.insert(bytes.begin() + at, n, kBytes[random() % std::size(kBytes)]); break;
+        case 0:
+          bytes[at] ^= 1 << random() % 8;
+          break;
+        case 1:
+          bytes[at] = kBytes[random() % std::size(kBytes)];
+          break;
+        case 2:
+          bytes.resize(at);
+          break;
+        case 3:
+          bytes.erase(bytes.begin() + at, bytes.begin() + at + n);
+          break;
+        case 4:
+          bytes.insert(bytes.begin() + at, n, kBytes[random() % std::size(kBytes)]);
+          break;
         case 5: {
           const Bytes copy(bytes.begin() + at, bytes.begin() + at + n);
           bytes.insert(bytes.begin() + random() % bytes.size(), copy.begin(), copy.end());
           break;
         }
         default:
-          if (bytes.size() - at >= 8) Store64(bytes.data() + at, kNumbers[random() % std::size(kNumbers)]);
+          if (bytes.size() - at >= 8)
+            Store64(bytes.data() + at, kNumbers[random() % std::size(kNumbers)]);
       }
     }
     CAPTURE(round);
     const bool padding = random() % 2 == 0;
-    const Walk first = WalkCar(*NewMemoryReader(Span(bytes)), Way::kNext, {.zero_length_as_end = padding});
+    const Walk first =
+        WalkCar(*NewMemoryReader(Span(bytes)), Way::kNext, {.zero_length_as_end = padding});
     errors += !first.status.ok();
     sections += first.sections.size();
-    CHECK_LE(first.position + first.padding, std::max<uint64_t>(bytes.size(), first.header.payload_size));
+    CHECK_LE(first.position + first.padding,
+             std::max<uint64_t>(bytes.size(), first.header.payload_size));
     for (const SeenSection& section : first.sections) {
       REQUIRE_LE(section.offset + section.head_size + section.data_size, first.header.payload_size);
     }
@@ -768,7 +865,8 @@ TEST_CASE("car reader: 5000 mutations of real files read alike in every way") {
       for (const size_t window : {size_t{64}, size_t{1} << 20}) {
         const FileLikeReader file(bytes);
         largest_allocation = 0;
-        const Walk walk = WalkCar(file, way, {.zero_length_as_end = padding, .window_bytes = window});
+        const Walk walk =
+            WalkCar(file, way, {.zero_length_as_end = padding, .window_bytes = window});
         const size_t largest = largest_allocation;
         REQUIRE_EQ(static_cast<int>(walk.status.code()), static_cast<int>(first.status.code()));
         REQUIRE_EQ(walk.position, first.position);

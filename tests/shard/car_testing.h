@@ -1,4 +1,5 @@
-// What the tests of CAR files share: sources that are not in memory, walks by each way of reading, small CARs by hand.
+// What the tests of CAR files share: sources that are not in memory, walks by each way of reading,
+// small CARs by hand.
 #pragma once
 
 #include <algorithm>
@@ -53,8 +54,9 @@ struct SeenSection {
 
   // All but the data.
   friend bool operator==(const SeenSection& a, const SeenSection& b) {
-    return a.offset == b.offset && a.head_size == b.head_size && a.data_size == b.data_size && a.cid == b.cid &&
-           a.version == b.version && a.codec == b.codec && a.hash_code == b.hash_code;
+    return a.offset == b.offset && a.head_size == b.head_size && a.data_size == b.data_size &&
+           a.cid == b.cid && a.version == b.version && a.codec == b.codec &&
+           a.hash_code == b.hash_code;
   }
 };
 
@@ -69,8 +71,8 @@ struct Walk {
 };
 
 inline void Keep(const CarSection& section, std::vector<SeenSection>& out) {
-  out.push_back({section.offset, section.head_size, section.data_size, section.cid.version, section.cid.codec,
-                 section.cid.hash.code, std::string(AsText(section.cid.bytes)),
+  out.push_back({section.offset, section.head_size, section.data_size, section.cid.version,
+                 section.cid.codec, section.cid.hash.code, std::string(AsText(section.cid.bytes)),
                  Bytes(section.data.begin(), section.data.end())});
 }
 
@@ -84,7 +86,8 @@ inline absl::StatusOr<bool> Step(CarReader& reader, Way way, std::vector<SeenSec
     return found;
   }
   CarSection section;
-  ASSIGN_OR_RETURN(const bool found, way == Way::kNext ? reader.Next(section) : reader.NextHead(section));
+  ASSIGN_OR_RETURN(const bool found,
+                   way == Way::kNext ? reader.Next(section) : reader.NextHead(section));
   if (found) {
     Keep(section, out);
     if (way == Way::kNextHead) CHECK(section.data.empty());
