@@ -280,7 +280,11 @@ inline void AgreesWithAMap(Kv& kv) {
 
 // `make` returns a fresh, empty Kv each time.
 inline void RunKvSuite(const std::function<std::unique_ptr<Kv>()>& make) {
-  const std::pair<const char*, void (*)(Kv&)> cases[] = {
+  struct Case {
+    const char* name;
+    void (*run)(Kv&);
+  };
+  const Case cases[] = {
       {"gets and puts", kv_suite::GetsAndPuts},
       {"tables are apart", kv_suite::TablesAreApart},
       {"orders binary keys", kv_suite::OrdersBinaryKeys},
@@ -294,11 +298,11 @@ inline void RunKvSuite(const std::function<std::unique_ptr<Kv>()>& make) {
       {"batches are atomic", kv_suite::BatchesAreAtomic},
       {"agrees with a map", kv_suite::AgreesWithAMap},
   };
-  for (const auto& [name, run] : cases) {
-    CAPTURE(name);
+  for (const Case& c : cases) {
+    CAPTURE(c.name);
     const std::unique_ptr<Kv> kv = make();
     REQUIRE(kv != nullptr);
-    run(*kv);
+    c.run(*kv);
   }
 }
 
