@@ -315,5 +315,40 @@ TEST_CASE("hashing: threads do not disturb each other") {
   CHECK_EQ(wrong, std::array<int, 4>{});
 }
 
+TEST_CASE("hashing: blocks checked together get what each gets alone") {
+  constexpr uint32_t kSeed = 7;
+  CAPTURE(kSeed);
+  std::mt19937 random(kSeed);
+  std::vector<Bytes> data, digests;
+  std::vector<HashJob> jobs;
+  const uint64_t codes[] = {kSha2_256, kSha2_256, kSha2_256, kBlake2b256, kIdentity, kSha2_512, 0xb401};
+  for (size_t i = 0; i < 700; ++i) {
+    data.push_back(Counting(random() % 9 == 0 ? random() % 20000 : random() % 400));
+    const uint64_t code = codes[random() % std::size(codes)];
+    Bytes digest = CanHash(code) ? ValueOf(Digest(code, data.back())) : Bytes(32);
+    if (random() % 5 == 0) digest.resize(random() % 40);                    // truncated, too short or too long
+    if (random() % 5 == 0 && !digest.empty()) digest[random() % digest.size()] ^= 4;  // wrong
+    digests.push_back(std::move(digest));
+    jobs.push_back({{code, {}}, {}, HashCheck::kMatch});
+  }
+  std::array<size_t, 3> seen = {};
+  for (size_t count : {0, 1, 2, 15, 16, 17, 255, 256, 257, 700}) {
+    CAPTURE(count);
+    for (size_t i = 0; i < count; ++i) {
+      jobs[i].hash.digest = digests[i];
+      jobs[i].data = data[i];
+      jobs[i].result = i % 2 == 0 ? HashCheck::kMatch : HashCheck::kMismatch;
+    }
+    VerifyBlocks(std::span(jobs).first(count));
+    size_t wrong = 0;
+    for (size_t i = 0; i < count; ++i) {
+      if (jobs[i].result != VerifyBlock(jobs[i].hash, jobs[i].data)) ++wrong;
+      ++seen[static_cast<size_t>(jobs[i].result)];
+    }
+    CHECK_EQ(wrong, 0);
+  }
+  for (const size_t times : seen) CHECK_GT(times, 0);
+}
+
 }  // namespace
 }  // namespace dagstore
