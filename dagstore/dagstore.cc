@@ -1,1 +1,609 @@
-// dagstore: being written.
+#include "dagstore/dagstore.h"
+
+#include <absl/synchronization/notification.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
+#include "dagstore/committer.h"
+#include "dagstore/job_executor.h"
+#include "dagstore/loop_uv.h"
+#include "dagstore/repository.h"
+#include "index/roots.h"
+
+namespace dagstore {
+namespace {
+
+absl::Status DecodeError(const ShardRecord& record) {
+  return MakeStatus(static_cast<absl::StatusCode>(record.error_code), record.error);
+}
+
+}  // namespace
+
+struct DagStore::Core {
+  Options options;
+  Io* io = nullptr;
+  const Clock* clock = nullptr;
+
+  std::unique_ptr<Repository> repository;
+  Directory directory;
+  EventLog<FailureEvent> failures;
+  EventLog<TraceEvent> traces{0};
+  std::shared_ptr<TaskQueues> queues;
+  std::unique_ptr<JobExecutor> executor;
+  std::unique_ptr<PooledJobRunner> runner;
+  std::unique_ptr<Committer> committer;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<UvLoop> loop;
+  Lookup lookup;
+
+  std::atomic<TicketId> next_ticket{1};
+  std::atomic<uint64_t> quarantined{0};
+  absl::Mutex close_mu;
+  bool closed ABSL_GUARDED_BY(close_mu) = false;
+
+  // What the top-level index had in memory when the process ended is added again, off the loop.
+  std::thread catch_up;
+  CancelFlag catch_up_cancel;
+  absl::Notification lookups_ready;
+
+  explicit Core(Options o) : options(std::move(o)), failures(options.failures_kept_max) {}
+
+  absl::Status Start();
+  absl::Status Restore(std::vector<Ordinal>& uncovered);
+  void CatchUp(std::vector<Ordinal> ordinals);
+  absl::Status Stop();
+
+  absl::StatusOr<Ticket> Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out, const RequestOptions& options,
+                                std::unique_ptr<ShardRecord> registration = nullptr);
+  // Runs `look` on the loop and waits for what it returns. Nullopt if the store is closed.
+  template <typename T>
+  absl::StatusOr<T> Inspect(absl::AnyInvocable<T(Engine&)> look) const;
+};
+
+// ---- Open ----
+
+absl::StatusOr<std::unique_ptr<DagStore>> DagStore::Open(Options options) {
+  if (options.mounts == nullptr) return InvalidArgument("Options::mounts is not set: a store needs to know its mounts");
+  auto core = std::make_unique<Core>(std::move(options));
+  RETURN_IF_ERROR(core->Start());
+  return std::unique_ptr<DagStore>(new DagStore(std::move(core)));
+}
+
+DagStore::DagStore(std::unique_ptr<Core> core) : core_(std::move(core)) {}
+
+DagStore::~DagStore() { (void)Close(); }
+
+absl::Status DagStore::Core::Start() {
+  io = options.io != nullptr ? options.io : &Io::Posix();
+  clock = options.clock != nullptr ? options.clock : &Clock::Real();
+  ASSIGN_OR_RETURN(repository, Repository::Open(options, *io));
+
+  lookup.kv = repository->kv.get();
+  lookup.io = io;
+  lookup.indexes = repository->indexes.get();
+  lookup.top = repository->top.get();
+  lookup.directory = &directory;
+  lookup.fingerprint_secret = repository->fingerprint_secret;
+
+  JobExecutor::Seams seams;
+  seams.kv = repository->kv.get();
+  seams.io = io;
+  seams.clock = clock;
+  seams.indexes = repository->indexes.get();
+  seams.top = repository->top.get();
+  seams.upgrader = repository->upgrader.get();
+  seams.fingerprint_secret = repository->fingerprint_secret;
+  executor = std::make_unique<JobExecutor>(options, seams);
+
+  queues = std::make_shared<TaskQueues>(options.requests_max);
+  runner = std::make_unique<PooledJobRunner>(options, *executor, queues);
+  committer = std::make_unique<Committer>(*repository->kv, queues);
+  engine = std::make_unique<Engine>(options, Engine::Seams{queues, runner.get(), committer.get(), &directory,
+                                                           repository->top.get(), &failures, &traces, clock});
+  std::vector<Ordinal> uncovered;
+  engine->EnterLoop();
+  const absl::Status restored = Restore(uncovered);
+  engine->LeaveLoop();
+  RETURN_IF_ERROR(restored);
+
+  loop = std::make_unique<UvLoop>(queues, options.loop_spin, *clock);
+  UvLoop::Callbacks callbacks;
+  callbacks.begin = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { engine->EnterLoop(); };
+  callbacks.turn = [this] {
+    engine->AssertLoop();
+    return engine->Turn();
+  };
+  callbacks.next_timer = [this] {
+    engine->AssertLoop();
+    return engine->NextTimer();
+  };
+  callbacks.finished = [this] {
+    engine->AssertLoop();
+    return engine->Finished();
+  };
+  callbacks.end = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { engine->LeaveLoop(); };
+  RETURN_IF_ERROR(loop->Start(std::move(callbacks)));
+
+  if (uncovered.empty()) {
+    lookups_ready.Notify();
+  } else {
+    catch_up = std::thread([this, ordinals = std::move(uncovered)]() mutable { CatchUp(std::move(ordinals)); });
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
+  engine->AssertLoop();
+  Kv& kv = *repository->kv;
+  KvBatch batch;
+  uint64_t ordinals_end = std::max<uint64_t>(repository->next_ordinal, repository->top->OrdinalsEnd());
+  std::vector<bool> live;
+
+  const std::unique_ptr<KvCursor> records = kv.Scan(KvTable::kRecords);
+  for (; records->Valid(); records->Next()) {
+    const std::string_view key = records->key();
+    const absl::StatusOr<RecordHead> head = DecodeRecordHead(AsSpan(records->value()));
+    if (!head.ok()) {
+      // Never dropped: kept as it was found, and whatever files it names are left alone.
+      batch.Put(KvTable::kQuarantine, std::string(key), std::string(records->value()));
+      batch.Delete(KvTable::kRecords, std::string(key));
+      failures.Publish({clock->WallNow(), ShardKey(key), ShardState::kNew, ShardState::kNew, head.status()});
+      continue;
+    }
+    engine->Restore(key, *head);
+    if (head->ordinal != 0) {
+      ordinals_end = std::max<uint64_t>(ordinals_end, uint64_t{head->ordinal} + 1);
+      if (live.size() <= head->ordinal) live.resize(std::max<size_t>(head->ordinal + 1, live.size() * 2));
+      live[head->ordinal] = true;
+    }
+    if (head->state == ShardState::kErrored) {
+      const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(records->value()));
+      if (record.ok()) engine->RestoreError(key, DecodeError(*record), record->attempts);
+    }
+  }
+  RETURN_IF_ERROR(records->status());
+
+  const std::unique_ptr<KvCursor> destroying = kv.Scan(KvTable::kDestroying);
+  for (; destroying->Valid(); destroying->Next()) {
+    const auto record = executor->ReadRecord(ShardKey(destroying->key()));
+    if (record.ok() && record->ordinal < live.size()) live[record->ordinal] = false;
+    engine->RestoreDestroying(destroying->key());
+  }
+  RETURN_IF_ERROR(destroying->status());
+
+  repository->top->DropAllExcept(live);
+  for (Ordinal ordinal = 1; ordinal < live.size(); ++ordinal) {
+    if (live[ordinal] && !repository->top->Covers(ordinal)) uncovered.push_back(ordinal);
+  }
+
+  if (ordinals_end + kOrdinalsReserved > UINT32_MAX) {
+    return ResourceExhausted("the repository has used all index ordinals; make a new one and add its shards there");
+  }
+  const auto next = static_cast<Ordinal>(ordinals_end);
+  std::string reserved;
+  Append32(reserved, next + kOrdinalsReserved);
+  batch.Put(KvTable::kMeta, kMetaNextOrdinal, std::move(reserved));
+  RETURN_IF_ERROR(kv.Commit(batch, /*sync=*/true));
+  engine->RestoreOrdinals(next, next + kOrdinalsReserved);
+
+  const std::unique_ptr<KvCursor> quarantine = kv.Scan(KvTable::kQuarantine);
+  for (; quarantine->Valid(); quarantine->Next()) quarantined.fetch_add(1, std::memory_order_relaxed);
+  return quarantine->status();
+}
+
+void DagStore::Core::CatchUp(std::vector<Ordinal> ordinals) {
+  for (const Ordinal ordinal : ordinals) {
+    if (catch_up_cancel.cancelled()) return;
+    const std::optional<ShardKey> key = directory.KeyOf(ordinal);
+    if (!key.has_value()) {
+      repository->top->Drop(ordinal);  // destroyed or indexed again meanwhile
+      continue;
+    }
+    const absl::Status status = [&]() -> absl::Status {
+      ASSIGN_OR_RETURN(const ShardRecord record, lookup.ReadRecord(*key));
+      if (record.ordinal != ordinal) return absl::OkStatus();
+      ASSIGN_OR_RETURN(const auto index, lookup.OpenIndex(record));
+      return executor->AddToTopIndex(ordinal, *index, &catch_up_cancel);
+    }();
+    if (status.ok()) continue;
+    if (catch_up_cancel.cancelled()) return;
+    // The shard cannot be found by CID until its index is built again, and that begins now.
+    repository->top->Drop(ordinal);
+    Request report(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+    report.inspect = [key = *key, ordinal, status](Engine& e) {
+      e.AssertLoop();
+      e.ReportDamage(key, ordinal, status, Damage::kIndex);
+    };
+    (void)queues->PushRequest(std::move(report));  // refused only if the store is closing
+  }
+  lookups_ready.Notify();
+}
+
+// ---- Close ----
+
+absl::Status DagStore::Close() { return core_->Stop(); }
+
+absl::Status DagStore::Core::Stop() {
+  absl::MutexLock lock(&close_mu);
+  if (closed) return absl::OkStatus();
+  closed = true;
+  if (loop == nullptr) return absl::OkStatus();
+
+  catch_up_cancel.Cancel();
+  if (catch_up.joinable()) catch_up.join();
+  if (!lookups_ready.HasBeenNotified()) lookups_ready.Notify();
+
+  Request close(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+  const Deadline grace = Deadline::After(*clock, options.close_grace);
+  close.inspect = [grace](Engine& e) {
+    e.AssertLoop();
+    e.BeginClose(grace);
+  };
+  queues->CloseDoor(std::move(close));
+  loop->Join();
+  committer.reset();
+  runner.reset();  // closes files that were dropped last
+
+  absl::Status status = repository->top->Flush();
+  engine->EnterLoop();
+  KvBatch batch;
+  std::string next;
+  Append32(next, engine->next_ordinal());
+  batch.Put(KvTable::kMeta, kMetaNextOrdinal, std::move(next));
+  const absl::Status store_error = engine->Stats().store_error;
+  engine->LeaveLoop();
+  if (!store_error.ok()) return store_error;
+  const absl::Status stored = repository->kv->Commit(batch, /*sync=*/true);
+  return status.ok() ? stored : status;
+}
+
+// ---- Requests ----
+
+absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out,
+                                              const RequestOptions& request_options,
+                                              std::unique_ptr<ShardRecord> registration) {
+  RETURN_IF_ERROR(key.Check());
+  SpanContext parent = request_options.parent;
+  if (!parent.IsValid() && !request_options.traceparent.empty()) {
+    ASSIGN_OR_RETURN(parent, SpanContext::FromTraceparent(request_options.traceparent));
+  }
+  const Ticket ticket = next_ticket.fetch_add(1, std::memory_order_relaxed);
+  Request request(TaskMeta(parent, request_options.deadline, ticket));
+  request.op = op;
+  std::optional<Channel<ShardResult>::Slot> slot = out.Reserve();
+  if (!slot.has_value()) {
+    return ResourceExhausted("the result channel holds {} results or requests already", out.capacity());
+  }
+  request.reply = *std::move(slot);
+  request.key = std::move(key);
+  request.registration = std::move(registration);
+  RETURN_IF_ERROR(queues->PushRequest(std::move(request)));
+  return ticket;
+}
+
+absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mount> mount, const Channel<ShardResult>& out,
+                                               const RegisterOptions& options) {
+  if (mount == nullptr) return InvalidArgument("register: no mount");
+  auto record = std::make_unique<ShardRecord>();
+  ASSIGN_OR_RETURN(const Url url, core_->options.mounts->Represent(*mount));
+  record->url = url.Encoded();
+  record->lazy = options.lazy;
+  record->verify = options.verify;
+  record->registered_unix_ms = absl::ToUnixMillis(core_->clock->WallNow());
+  if (!options.existing_transient.empty()) {
+    if (options.existing_transient.front() != '/') {
+      return InvalidArgument("existing transient \"{}\" is not an absolute path", PrintableBytes(options.existing_transient));
+    }
+    record->copy = TransientRecord{options.existing_transient, 0, /*owned=*/false};
+  }
+  return core_->Submit(ShardOp::kRegister, std::move(key), out, options, std::move(record));
+}
+
+absl::StatusOr<Ticket> DagStore::AcquireShard(ShardKey key, const Channel<ShardResult>& out, const AcquireOptions& options) {
+  return core_->Submit(ShardOp::kAcquire, std::move(key), out, options);
+}
+
+absl::StatusOr<Ticket> DagStore::DestroyShard(ShardKey key, const Channel<ShardResult>& out, const DestroyOptions& options) {
+  return core_->Submit(ShardOp::kDestroy, std::move(key), out, options);
+}
+
+absl::StatusOr<Ticket> DagStore::RecoverShard(ShardKey key, const Channel<ShardResult>& out, const RecoverOptions& options) {
+  return core_->Submit(ShardOp::kRecover, std::move(key), out, options);
+}
+
+absl::Status DagStore::Stop(Ticket ticket) {
+  Request stop(TaskMeta(SpanContext(), Deadline::Infinite(), ticket));
+  stop.stop = true;
+  return core_->queues->PushRequest(std::move(stop));
+}
+
+absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options) {
+  const Channel<ShardResult> out(1);
+  RETURN_IF_ERROR(RegisterShard(std::move(key), std::move(mount), out, options).status());
+  return out.Receive().status;
+}
+
+absl::StatusOr<Accessor> DagStore::AcquireShardSync(ShardKey key, const AcquireOptions& options) {
+  const Channel<ShardResult> out(1);
+  RETURN_IF_ERROR(AcquireShard(std::move(key), out, options).status());
+  ShardResult result = out.Receive();
+  RETURN_IF_ERROR(result.status);
+  return std::move(result.accessor);
+}
+
+absl::Status DagStore::DestroyShardSync(ShardKey key, const DestroyOptions& options) {
+  const Channel<ShardResult> out(1);
+  RETURN_IF_ERROR(DestroyShard(std::move(key), out, options).status());
+  return out.Receive().status;
+}
+
+absl::Status DagStore::RecoverShardSync(ShardKey key, const RecoverOptions& options) {
+  const Channel<ShardResult> out(1);
+  RETURN_IF_ERROR(RecoverShard(std::move(key), out, options).status());
+  return out.Receive().status;
+}
+
+// ---- Looking ----
+
+template <typename T>
+absl::StatusOr<T> DagStore::Core::Inspect(absl::AnyInvocable<T(Engine&)> look) const {
+  const Channel<T> out(1);
+  Request request(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+  auto slot = out.Reserve();
+  request.inspect = [look = std::move(look), slot = *std::move(slot)](Engine& e) mutable { slot.Deliver(look(e)); };
+  RETURN_IF_ERROR(queues->PushRequest(std::move(request)));
+  return out.Receive();
+}
+
+namespace {
+
+ShardInfo MakeInfo(std::string_view key, const ShardSnapshot& snapshot, const ShardRecord* record) {
+  ShardInfo info;
+  info.key = ShardKey(key);
+  info.state = snapshot.state;
+  info.references = snapshot.references;
+  info.lazy = snapshot.lazy;
+  info.ordinal = snapshot.ordinal;
+  if (snapshot.state == ShardState::kErrored) info.error = snapshot.error;
+  if (record == nullptr) return info;
+  if (const auto url = Url::Parse(record->url); url.ok()) info.url = url->Redacted();
+  info.blocks = record->blocks;
+  info.block_bytes = record->block_bytes;
+  info.unverified_blocks = record->unverified_blocks;
+  info.verified = record->verified;
+  info.source_bytes = record->source_size;
+  info.index_bytes = record->index_bytes;
+  info.copy_bytes = record->copy.has_value() ? record->copy->size : 0;
+  info.registered = absl::FromUnixMillis(record->registered_unix_ms);
+  info.indexed = absl::FromUnixMillis(record->indexed_unix_ms);
+  return info;
+}
+
+}  // namespace
+
+absl::StatusOr<ShardInfo> DagStore::GetShardInfo(const ShardKey& key) const {
+  ASSIGN_OR_RETURN(const std::optional<ShardSnapshot> snapshot,
+                   core_->Inspect<std::optional<ShardSnapshot>>([&key](Engine& e) {
+                     e.AssertLoop();
+                     return e.Look(key.bytes());
+                   }));
+  if (!snapshot.has_value()) return NotFound("no shard \"{}\"", key.Printable());
+  const absl::StatusOr<ShardRecord> record = core_->lookup.ReadRecord(key);
+  return MakeInfo(key.bytes(), *snapshot, record.ok() ? &*record : nullptr);
+}
+
+absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options) const {
+  struct Found {
+    std::string key;
+    std::optional<ShardRecord> record;
+  };
+  constexpr size_t kKeysPerLook = 1024;  // one message to the loop for so many
+  ShardPage page;
+  const std::string from = std::max(options.prefix, options.after.empty() ? std::string() : options.after + '\0');
+  const std::unique_ptr<KvCursor> cursor = core_->lookup.kv->Scan(KvTable::kRecords, from, options.prefix);
+  while (cursor->Valid() && !page.more) {
+    std::vector<Found> chunk;
+    for (; cursor->Valid() && chunk.size() < kKeysPerLook; cursor->Next()) {
+      auto record = DecodeRecord(AsSpan(cursor->value()));
+      chunk.push_back({std::string(cursor->key()), record.ok() ? std::optional<ShardRecord>(*std::move(record)) : std::nullopt});
+    }
+    using Snapshots = std::vector<std::optional<ShardSnapshot>>;
+    ASSIGN_OR_RETURN(const Snapshots snapshots, core_->Inspect<Snapshots>([&chunk](Engine& e) {
+      e.AssertLoop();
+      Snapshots out;
+      out.reserve(chunk.size());
+      for (const Found& found : chunk) out.push_back(e.Look(found.key));
+      return out;
+    }));
+    for (size_t i = 0; i < chunk.size(); ++i) {
+      if (!snapshots[i].has_value()) continue;  // destroyed meanwhile
+      if (options.state.has_value() && snapshots[i]->state != *options.state) continue;
+      if (page.shards.size() >= options.shards_max) {
+        page.more = true;
+        break;
+      }
+      page.shards.push_back(MakeInfo(chunk[i].key, *snapshots[i], chunk[i].record.has_value() ? &*chunk[i].record : nullptr));
+    }
+  }
+  RETURN_IF_ERROR(cursor->status());
+  return page;
+}
+
+absl::StatusOr<ShardRecord> DagStore::Lookup::ReadRecord(const ShardKey& key) const {
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, kv->Get(KvTable::kRecords, key.bytes()));
+  if (!value.has_value()) return NotFound("no shard \"{}\"", key.Printable());
+  auto record = DecodeRecord(AsSpan(*value));
+  if (!record.ok()) return Annotate(record.status(), fmt::format("record of shard \"{}\"", key.Printable()));
+  return record;
+}
+
+absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::Lookup::OpenIndex(const ShardRecord& record) const {
+  if (record.ordinal == 0) return FailedPrecondition("the shard is not indexed yet");
+  return indexes->Open(record.ordinal, record.index_bytes, record.index_checksum);
+}
+
+absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsContainingMultihash(const MultihashView& hash,
+                                                                          size_t shards_max) const {
+  RETURN_IF_ERROR(AwaitLookups());
+  const Lookup& lookup = core_->lookup;
+  const Fingerprint fingerprint = FingerprintOf(lookup.fingerprint_secret, hash);
+  std::vector<Ordinal> candidates;
+  RETURN_IF_ERROR(lookup.top->Find({&fingerprint, 1}, [&](size_t, Ordinal ordinal) { candidates.push_back(ordinal); }));
+  std::vector<ShardKey> keys;
+  for (const Ordinal ordinal : candidates) {
+    if (keys.size() >= shards_max) break;
+    const std::optional<ShardKey> key = lookup.directory->KeyOf(ordinal);
+    if (!key.has_value()) continue;
+    const absl::StatusOr<ShardRecord> record = lookup.ReadRecord(*key);
+    if (!record.ok() && record.status().code() == absl::StatusCode::kNotFound) continue;  // destroyed meanwhile
+    RETURN_IF_ERROR(record.status());
+    if (record->ordinal != ordinal) continue;  // indexed again meanwhile
+    ASSIGN_OR_RETURN(const auto index, lookup.OpenIndex(*record));
+    ASSIGN_OR_RETURN(const bool holds, index->Contains(hash));
+    if (holds) keys.push_back(*key);
+  }
+  std::sort(keys.begin(), keys.end());
+  return keys;
+}
+
+absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsWithRoot(const Cid& root, size_t shards_max) const {
+  std::vector<ShardKey> keys;
+  Ordinal after = 0;
+  do {
+    ASSIGN_OR_RETURN(const RootsPage page, dagstore::ShardsWithRoot(*core_->lookup.kv, root, after, 1024));
+    for (const Ordinal ordinal : page.ordinals) {
+      if (keys.size() >= shards_max) return keys;
+      if (auto key = core_->directory.KeyOf(ordinal)) keys.push_back(*std::move(key));
+    }
+    after = page.next_after;
+  } while (after != 0);
+  std::sort(keys.begin(), keys.end());
+  return keys;
+}
+
+absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::GetIterableIndex(const ShardKey& key) const {
+  ASSIGN_OR_RETURN(const ShardRecord record, core_->lookup.ReadRecord(key));
+  return core_->lookup.OpenIndex(record);
+}
+
+absl::Status DagStore::AwaitLookups(Deadline deadline) const {
+  if (core_->lookups_ready.HasBeenNotified()) return absl::OkStatus();
+  if (deadline.IsInfinite()) {
+    core_->lookups_ready.WaitForNotification();
+    return absl::OkStatus();
+  }
+  if (core_->lookups_ready.WaitForNotificationWithTimeout(deadline.Remaining(core_->clock->Now()))) return absl::OkStatus();
+  return DeadlineExceeded("the top-level index is still being completed after a crash");
+}
+
+absl::StatusOr<StoreStats> DagStore::Stats() const {
+  StoreStats stats;
+  ASSIGN_OR_RETURN(stats.engine, core_->Inspect<EngineStats>([](Engine& e) {
+    e.AssertLoop();
+    return e.Stats();
+  }));
+  stats.top = core_->repository->top->Stats();
+  for (const uint64_t shards : stats.engine.shards_by_state) stats.shards += shards;
+  stats.database_bytes = core_->repository->kv->SizeBytes();
+  stats.syncs = core_->repository->kv->SyncCount();
+  stats.failures = core_->failures.published();
+  stats.quarantined = core_->quarantined.load(std::memory_order_relaxed);
+  stats.lookups_ready = core_->lookups_ready.HasBeenNotified();
+  return stats;
+}
+
+absl::StatusOr<std::vector<QuarantinedRecord>> DagStore::ListQuarantined(size_t records_max) const {
+  std::vector<QuarantinedRecord> out;
+  const std::unique_ptr<KvCursor> cursor = core_->lookup.kv->Scan(KvTable::kQuarantine);
+  for (; cursor->Valid() && out.size() < records_max; cursor->Next()) {
+    out.push_back({std::string(cursor->key()), ToString(DecodeRecord(AsSpan(cursor->value())).status())});
+  }
+  RETURN_IF_ERROR(cursor->status());
+  return out;
+}
+
+absl::StatusOr<GcResult> DagStore::Gc(const GcOptions& options) {
+  GcResult result;
+  uint64_t copy_bytes = 0;
+  std::vector<std::pair<ShardKey, uint64_t>> copies;
+  constexpr size_t kCopiesPerPass = 100'000;
+  ASSIGN_OR_RETURN(const std::vector<ShardKey> keys, core_->Inspect<std::vector<ShardKey>>([](Engine& e) {
+    e.AssertLoop();
+    return e.Collectable(kCopiesPerPass);
+  }));
+  for (const ShardKey& key : keys) {
+    const absl::StatusOr<ShardRecord> record = core_->lookup.ReadRecord(key);
+    if (!record.ok() || !record->copy.has_value() || !record->copy->owned) continue;
+    copies.emplace_back(key, record->copy->size);
+    copy_bytes += record->copy->size;
+  }
+  const Channel<ShardResult> out(1);
+  for (const auto& [key, bytes] : copies) {
+    if (copy_bytes <= options.copy_bytes_target) break;
+    RETURN_IF_ERROR(core_->Submit(ShardOp::kCollect, key, out, RequestOptions()).status());
+    if (!out.Receive().status.ok()) continue;  // in use again, or it failed and is in the failure log
+    copy_bytes -= bytes;
+    result.bytes_removed += bytes;
+    ++result.copies_removed;
+  }
+  KvBatch batch;
+  const bool keep_all = core_->quarantined.load(std::memory_order_relaxed) != 0;  // who knows what they own
+  ASSIGN_OR_RETURN(const IndexSweep sweep, core_->lookup.indexes->Sweep(
+      [&](Ordinal ordinal) { return keep_all || core_->directory.IsAlive(ordinal); }, batch));
+  if (!batch.empty()) RETURN_IF_ERROR(core_->lookup.kv->Commit(batch, /*sync=*/true));
+  result.orphans_removed = sweep.files + sweep.values + sweep.temporaries;
+  RETURN_IF_ERROR(core_->lookup.indexes->EmptyTrash().status());
+  return result;
+}
+
+std::vector<FailureEvent> DagStore::FailureLog(size_t events_max) const { return core_->failures.Last(events_max); }
+
+std::shared_ptr<EventLog<FailureEvent>::Subscription> DagStore::SubscribeFailures(size_t events_kept_max) {
+  return core_->failures.Subscribe(events_kept_max);
+}
+
+std::shared_ptr<EventLog<TraceEvent>::Subscription> DagStore::SubscribeTrace(size_t events_kept_max) {
+  return core_->traces.Subscribe(events_kept_max);
+}
+
+// ---- Manifests ----
+
+namespace {
+
+absl::Status StoreBeside(const std::shared_ptr<TaskQueues>& queues, const ShardKey& key, KvBatch batch) {
+  const Channel<ShardResult> out(1);
+  Request request(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+  request.inspect = [key, batch = std::move(batch), slot = *out.Reserve()](Engine& e) mutable {
+    e.AssertLoop();
+    e.StoreBeside(key, std::move(batch), TaskMeta(SpanContext(), Deadline::Infinite(), 0), std::move(slot));
+  };
+  RETURN_IF_ERROR(queues->PushRequest(std::move(request)));
+  return out.Receive().status;
+}
+
+}  // namespace
+
+absl::Status DagStore::AddManifest(const ShardKey& key, const std::string& rule, uint64_t version,
+                                   std::span<const Cid> cids) {
+  RETURN_IF_ERROR(key.Check());
+  KvBatch batch;
+  RETURN_IF_ERROR(ReadManifests().Add(batch, {key.bytes(), rule, version}, cids, core_->clock->WallNow()));
+  return StoreBeside(core_->queues, key, std::move(batch));
+}
+
+absl::Status DagStore::DropManifest(const ShardKey& key, const std::string& rule, uint64_t version) {
+  RETURN_IF_ERROR(key.Check());
+  KvBatch batch;
+  RETURN_IF_ERROR(ReadManifests().Drop(batch, {key.bytes(), rule, version}));
+  return StoreBeside(core_->queues, key, std::move(batch));
+}
+
+Manifests DagStore::ReadManifests() const { return Manifests(*core_->lookup.kv); }
+
+const Options& DagStore::options() const { return core_->options; }
+const MountRegistry& DagStore::mounts() const { return *core_->options.mounts; }
+const DagStore::Lookup& DagStore::lookup() const { return core_->lookup; }
+
+}  // namespace dagstore

@@ -1,0 +1,65 @@
+// Blockstore: blocks by CID. Over one shard (Accessor::NewBlockstore) or over all (IndexedBlockstore).
+//
+// Bytes are checked against the CID before they are handed out, unless Options::verify_reads says otherwise; bytes that
+// do not match are never handed out, whatever it says about checking again.
+#pragma once
+
+#include <absl/functional/function_ref.h>
+
+#include <memory>
+
+#include "base/cid.h"
+
+namespace dagstore {
+
+// One block. Owns its bytes; reuse one object for many Gets to reuse its memory.
+class Block {
+ public:
+  Span data() const { return {buffer_.get() + begin_, size_}; }
+
+  // For blockstores: room for `size` bytes, uninitialised; the block is then [begin, begin + length) of it.
+  uint8_t* Room(size_t size) {
+    if (size > capacity_) {
+      buffer_ = std::make_unique_for_overwrite<uint8_t[]>(size);
+      capacity_ = size;
+    }
+    return buffer_.get();
+  }
+  void SetData(size_t begin, size_t length) {
+    begin_ = begin;
+    size_ = length;
+  }
+  void Assign(Span bytes) {
+    if (!bytes.empty()) std::memcpy(Room(bytes.size()), bytes.data(), bytes.size());
+    SetData(0, bytes.size());
+  }
+
+ private:
+  std::unique_ptr<uint8_t[]> buffer_;
+  size_t capacity_ = 0;
+  size_t begin_ = 0;
+  size_t size_ = 0;
+};
+
+// Any thread, concurrently.
+class Blockstore {
+ public:
+  virtual ~Blockstore() = default;
+  // By the index alone; nothing is read. Identity CIDs: true.
+  virtual absl::StatusOr<bool> Has(const CidView& cid) const = 0;
+  // Bytes, by the index alone. NotFound.
+  virtual absl::StatusOr<uint64_t> GetSize(const CidView& cid) const = 0;
+  // NotFound; DataLoss if the bytes there are not the block's; on an error `block` holds nothing of use.
+  virtual absl::Status Get(const CidView& cid, Block& block) const = 0;
+  // The multihash of every block, identity CIDs and duplicates included; `visit` returns false to stop.
+  virtual absl::Status ForEachKey(absl::FunctionRef<bool(const MultihashView&)> visit) const = 0;
+};
+
+struct OpenShard;
+// Reads a block of one shard. The building block of both stores. `checked`: false if the hash function is unknown here.
+// DataLoss also if index and payload disagree; `index_damaged` then says which of them to blame.
+absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& block, bool* index_damaged = nullptr);
+// Blocks of `shard`, which must outlive the blockstore.
+std::unique_ptr<Blockstore> NewShardBlockstore(std::shared_ptr<const OpenShard> shard);
+
+}  // namespace dagstore

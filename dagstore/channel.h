@@ -1,0 +1,176 @@
+// Channel: where results go. The caller makes one, hands it to any number of requests, and takes results from it.
+//
+// A slot is reserved when a request is accepted, so delivering can neither wait nor fail: a reader who does not read
+// stops only himself. No free slot = the request is refused at the door. Dropping the last handle drops what is inside,
+// and an accessor inside releases its shard then, once.
+//
+// Threads: any, on both sides. A handle is cheap to copy; copies share one queue.
+#pragma once
+
+#include <absl/base/thread_annotations.h>
+#include <absl/synchronization/mutex.h>
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/status.h"
+
+namespace dagstore {
+
+// How long a receiver looks before it sleeps: a warm loop answers in about a microsecond, a wake-up costs forty.
+inline constexpr MonotonicNanos kReceiveSpin = 30'000;
+
+template <typename T>
+class Channel {
+  class Queue;
+
+ public:
+  // `capacity`: results not yet taken plus requests not yet answered, at most. At least 1.
+  explicit Channel(size_t capacity) : queue_(std::make_shared<Queue>(capacity)) {}
+
+  // The right to deliver one value. Move-only; destroying it unused gives the place back.
+  class Slot {
+   public:
+    Slot() = default;
+    explicit Slot(std::shared_ptr<Queue> queue) : queue_(std::move(queue)) {}
+    Slot(Slot&&) noexcept = default;
+    Slot& operator=(Slot&& other) noexcept {
+      if (this != &other) {
+        GiveBack();
+        queue_ = std::move(other.queue_);
+      }
+      return *this;
+    }
+    ~Slot() { GiveBack(); }
+
+    bool empty() const { return queue_ == nullptr; }
+    void Deliver(T value) {
+      DAGSTORE_CHECK(queue_ != nullptr);
+      queue_->Push(std::move(value));
+      queue_.reset();
+    }
+
+   private:
+    void GiveBack() {
+      if (queue_ != nullptr) queue_->Unreserve();
+      queue_.reset();
+    }
+    std::shared_ptr<Queue> queue_;
+  };
+
+  // Empty if every place is taken.
+  std::optional<Slot> Reserve() const {
+    if (!queue_->Reserve()) return std::nullopt;
+    return Slot(queue_);
+  }
+
+  std::optional<T> TryReceive() const { return queue_->TryPop(); }
+  // Waits for a value. Do not call with nothing under way: it would wait for ever.
+  T Receive() const { return *queue_->Pop(Deadline::Infinite(), Clock::Real()); }
+  // Empty if the deadline passed first.
+  std::optional<T> Receive(Deadline deadline, const Clock& clock = Clock::Real()) const {
+    return queue_->Pop(deadline, clock);
+  }
+  size_t capacity() const { return queue_->capacity(); }
+
+ private:
+  class Queue {
+   public:
+    explicit Queue(size_t capacity) : capacity_(capacity) { DAGSTORE_CHECK(capacity > 0); }
+
+    size_t capacity() const { return capacity_; }
+
+    bool Reserve() {
+      absl::MutexLock lock(&mu_);
+      if (reserved_ + count_ >= capacity_) return false;
+      ++reserved_;
+      return true;
+    }
+    void Unreserve() {
+      absl::MutexLock lock(&mu_);
+      --reserved_;
+    }
+    void Push(T value) {
+      bool wake = false;
+      {
+        absl::MutexLock lock(&mu_);
+        --reserved_;
+        if (count_ == ring_.size()) Grow();
+        ring_[(head_ + count_) % ring_.size()] = std::move(value);
+        ++count_;
+        ready_.store(count_, std::memory_order_release);
+        wake = sleepers_ != 0;
+      }
+      if (wake) arrived_.Signal();
+    }
+    std::optional<T> TryPop() {
+      if (ready_.load(std::memory_order_acquire) == 0) return std::nullopt;
+      absl::MutexLock lock(&mu_);
+      return count_ == 0 ? std::nullopt : std::optional<T>(Take());
+    }
+    std::optional<T> Pop(Deadline deadline, const Clock& clock) {
+      static const bool kSpin = std::thread::hardware_concurrency() > 1;
+      if (kSpin) {
+        for (const MonotonicNanos until = Clock::Real().Now() + kReceiveSpin; Clock::Real().Now() < until;) {
+          for (int i = 0; i < 32; ++i) {
+            if (ready_.load(std::memory_order_acquire) != 0) {
+              if (auto value = TryPop()) return value;
+            }
+            __builtin_ia32_pause();
+          }
+        }
+      }
+      absl::MutexLock lock(&mu_);
+      while (count_ == 0) {
+        ++sleepers_;
+        bool expired = false;
+        if (deadline.IsInfinite()) {
+          arrived_.Wait(&mu_);
+        } else {
+          const absl::Duration left = deadline.Remaining(clock.Now());
+          expired = left <= absl::ZeroDuration() || arrived_.WaitWithTimeout(&mu_, left);
+        }
+        --sleepers_;
+        if (count_ == 0 && expired && deadline.Passed(clock.Now())) return std::nullopt;
+      }
+      return Take();
+    }
+
+   private:
+    T Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      T value = std::move(*ring_[head_]);
+      ring_[head_].reset();
+      head_ = (head_ + 1) % ring_.size();
+      --count_;
+      ready_.store(count_, std::memory_order_release);
+      return value;
+    }
+    void Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      std::vector<std::optional<T>> larger(ring_.empty() ? 4 : ring_.size() * 2);
+      for (size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(head_ + i) % ring_.size()]);
+      ring_ = std::move(larger);
+      head_ = 0;
+    }
+
+    const size_t capacity_;
+    std::atomic<size_t> ready_{0};  // count_, readable without the lock
+    absl::Mutex mu_;
+    absl::CondVar arrived_;
+    std::vector<std::optional<T>> ring_ ABSL_GUARDED_BY(mu_);
+    size_t head_ ABSL_GUARDED_BY(mu_) = 0;
+    size_t count_ ABSL_GUARDED_BY(mu_) = 0;
+    size_t reserved_ ABSL_GUARDED_BY(mu_) = 0;
+    size_t sleepers_ ABSL_GUARDED_BY(mu_) = 0;
+  };
+
+  std::shared_ptr<Queue> queue_;
+};
+
+}  // namespace dagstore

@@ -1,0 +1,47 @@
+#include "dagstore/committer.h"
+
+#include <pthread.h>
+
+#include "base/check.h"
+
+namespace dagstore {
+
+Committer::Committer(Kv& kv, std::shared_ptr<TaskQueues> queues) : kv_(kv), queues_(std::move(queues)) {
+  thread_ = std::thread([this] { Run(); });
+  pthread_setname_np(thread_.native_handle(), "dagstore-commit");
+}
+
+Committer::~Committer() {
+  {
+    absl::MutexLock lock(&mu_);
+    ending_ = true;
+  }
+  arrived_.SignalAll();
+  thread_.join();
+}
+
+void Committer::Commit(uint64_t sequence, KvBatch batch) {
+  {
+    absl::MutexLock lock(&mu_);
+    DAGSTORE_CHECK(!work_.has_value());
+    work_ = Work{sequence, std::move(batch)};
+  }
+  arrived_.Signal();
+}
+
+void Committer::Run() {
+  for (;;) {
+    Work work;
+    {
+      absl::MutexLock lock(&mu_);
+      while (!work_.has_value() && !ending_) arrived_.Wait(&mu_);
+      if (!work_.has_value()) return;
+      work = std::move(*work_);
+      work_.reset();
+    }
+    absl::Status status = kv_.Commit(work.batch, /*sync=*/true);
+    queues_->PushCommitDone(work.sequence, std::move(status));
+  }
+}
+
+}  // namespace dagstore

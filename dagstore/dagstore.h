@@ -1,0 +1,161 @@
+// DagStore: many CAR files, one verified block store.
+//
+// A shard is a CAR file under an opaque key, reached through a mount. The store keeps a state machine per shard
+// (docs/architecture.md), an index per shard, and one top-level index over all; see README.md for a first program.
+//
+// Owns the repository folder, the loop thread and the worker threads.
+// Threads: every method may be called from any thread but the store's own. Asynchronous methods never block on I/O; the
+// Sync forms and the lookups do.
+// Answers leave after the synced commit they rest on. What is acknowledged survives a crash.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dagstore/accessor.h"
+#include "dagstore/engine.h"
+#include "dagstore/event_log.h"
+#include "dagstore/options.h"
+#include "dagstore/result.h"
+#include "index/index_store.h"
+#include "index/manifests.h"
+
+namespace dagstore {
+
+// Options that every request takes.
+struct RequestOptions {
+  Deadline deadline = Deadline::Infinite();
+  SpanContext parent = {};       // the caller's span; or give its header:
+  std::string traceparent = {};  // InvalidArgument if malformed. `parent` wins
+};
+struct RegisterOptions : RequestOptions {
+  bool lazy = false;    // index on first use; the answer comes once the registration is durable
+  bool verify = true;   // hash every block while indexing
+  // A copy of the bytes that is there already. It is read, never written, moved or deleted. Absolute path.
+  std::string existing_transient = {};
+};
+struct AcquireOptions : RequestOptions {};
+struct DestroyOptions : RequestOptions {};
+struct RecoverOptions : RequestOptions {};
+
+struct ListShardsOptions {
+  std::optional<ShardState> state = {};
+  std::string prefix = {};
+  std::string after = {};    // cursor: keys greater than this
+  size_t shards_max = 1000;  // per page
+};
+struct ShardPage {
+  std::vector<ShardInfo> shards = {};  // by key
+  bool more = false;                   // call again with `after` = the last key
+};
+
+struct StoreStats {
+  EngineStats engine = {};
+  TopIndexStats top = {};
+  uint64_t shards = 0;
+  uint64_t database_bytes = 0;
+  uint64_t syncs = 0;  // synced commits of the database
+  uint64_t failures = 0;
+  uint64_t quarantined = 0;
+  bool lookups_ready = true;
+};
+
+struct GcOptions {
+  uint64_t copy_bytes_target = 0;  // local copies are removed until no more than this is left
+};
+struct GcResult {
+  uint64_t copies_removed = 0;
+  uint64_t bytes_removed = 0;
+  uint64_t orphans_removed = 0;  // index files and temporaries that no record owns
+};
+
+struct QuarantinedRecord {
+  std::string key = {};    // of the shard, bytes
+  std::string reason = {};
+};
+
+class DagStore {
+ public:
+  // Opens or makes a repository. Errors: Repository::Open.
+  static absl::StatusOr<std::unique_ptr<DagStore>> Open(Options options);
+  ~DagStore();  // Close
+  DagStore(const DagStore&) = delete;
+
+  // Requests are refused from now on; those accepted are answered; running jobs may finish within Options::close_grace.
+  // Accessors that are still out keep reading. Again: nothing. Not from the store's own threads.
+  absl::Status Close();
+
+  // Each accepted request has one ticket and gets exactly one result on `out`. Refused (no result then):
+  // InvalidArgument (key, URL, options), ResourceExhausted (`out` is full, or too many requests wait),
+  // FailedPrecondition (closed).
+  absl::StatusOr<Ticket> RegisterShard(ShardKey key, std::unique_ptr<Mount> mount, const Channel<ShardResult>& out,
+                                       const RegisterOptions& options = {});
+  absl::StatusOr<Ticket> AcquireShard(ShardKey key, const Channel<ShardResult>& out, const AcquireOptions& options = {});
+  absl::StatusOr<Ticket> DestroyShard(ShardKey key, const Channel<ShardResult>& out, const DestroyOptions& options = {});
+  absl::StatusOr<Ticket> RecoverShard(ShardKey key, const Channel<ShardResult>& out, const RecoverOptions& options = {});
+  // A message to the loop: the ticket ends with Cancelled, once work that only it wanted has stopped. A ticket that is
+  // unknown or answered: nothing.
+  absl::Status Stop(Ticket ticket);
+
+  absl::Status RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options = {});
+  absl::StatusOr<Accessor> AcquireShardSync(ShardKey key, const AcquireOptions& options = {});
+  absl::Status DestroyShardSync(ShardKey key, const DestroyOptions& options = {});
+  absl::Status RecoverShardSync(ShardKey key, const RecoverOptions& options = {});
+
+  // NotFound.
+  absl::StatusOr<ShardInfo> GetShardInfo(const ShardKey& key) const;
+  absl::StatusOr<ShardPage> ListShards(const ListShardsOptions& options = {}) const;
+  // Exact: every candidate of the top-level index is looked up in its shard index. Sorted; at most `shards_max`.
+  absl::StatusOr<std::vector<ShardKey>> ShardsContainingMultihash(const MultihashView& hash, size_t shards_max = 1000) const;
+  // Shards whose CAR header names this root.
+  absl::StatusOr<std::vector<ShardKey>> ShardsWithRoot(const Cid& root, size_t shards_max = 1000) const;
+  absl::StatusOr<std::shared_ptr<const ShardIndex>> GetIterableIndex(const ShardKey& key) const;
+
+  absl::StatusOr<GcResult> Gc(const GcOptions& options = {});
+  absl::StatusOr<StoreStats> Stats() const;
+  absl::StatusOr<std::vector<QuarantinedRecord>> ListQuarantined(size_t records_max = 1000) const;
+
+  // Newest first.
+  std::vector<FailureEvent> FailureLog(size_t events_max = 100) const;
+  std::shared_ptr<EventLog<FailureEvent>::Subscription> SubscribeFailures(size_t events_kept_max = 256);
+  std::shared_ptr<EventLog<TraceEvent>::Subscription> SubscribeTrace(size_t events_kept_max = 4096);
+
+  // Sets of CIDs by rule and version, attached to shards; removed with them. NotFound if there is no such shard.
+  absl::Status AddManifest(const ShardKey& key, const std::string& rule, uint64_t version, std::span<const Cid> cids);
+  absl::Status DropManifest(const ShardKey& key, const std::string& rule, uint64_t version);
+  // For looking: Stat, Get, List, Contains.
+  Manifests ReadManifests() const;
+
+  // Waits until lookups by CID are complete: after a crash, until what the top-level index had in memory was added again.
+  absl::Status AwaitLookups(Deadline deadline = Deadline::Infinite()) const;
+
+  const Options& options() const;
+  const MountRegistry& mounts() const;
+
+  // For the modules of the store (IndexedBlockstore, fsck): what a lookup needs. Any thread.
+  struct Lookup;
+  const Lookup& lookup() const;
+
+ private:
+  struct Core;
+  explicit DagStore(std::unique_ptr<Core> core);
+  std::unique_ptr<Core> core_;
+};
+
+// Read-only parts of a store, thread-safe.
+struct DagStore::Lookup {
+  Kv* kv = nullptr;
+  Io* io = nullptr;
+  IndexStore* indexes = nullptr;
+  TopIndex* top = nullptr;
+  const Directory* directory = nullptr;
+  SipKey fingerprint_secret = {};
+
+  // NotFound, DataLoss.
+  absl::StatusOr<ShardRecord> ReadRecord(const ShardKey& key) const;
+  // The index a record names.
+  absl::StatusOr<std::shared_ptr<const ShardIndex>> OpenIndex(const ShardRecord& record) const;
+};
+
+}  // namespace dagstore

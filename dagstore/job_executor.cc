@@ -1,0 +1,275 @@
+#include "dagstore/job_executor.h"
+
+#include <algorithm>
+#include <exception>
+#include <thread>
+
+#include "index/manifests.h"
+#include "index/roots.h"
+
+namespace dagstore {
+namespace {
+
+// Fingerprints handed to the top-level index at a time: 8 MiB, so that a shard of any size needs no more memory.
+constexpr size_t kFingerprintsPerAdd = 1 << 20;
+
+int IndexThreads(const Options& options) {
+  if (options.index_threads > 0) return options.index_threads;
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+// What the record keeps of a copy, as the upgrader knows it.
+TransientInfo ToInfo(const TransientRecord& copy, const std::string& validator) {
+  return {.path = copy.name, .owned = copy.owned, .size = copy.size, .validator = validator};
+}
+
+}  // namespace
+
+JobExecutor::JobExecutor(const Options& options, const Seams& seams) : options_(options), seams_(seams) {}
+
+JobResult JobExecutor::Run(const JobSpec& job) {
+  JobResult result;
+  switch (job.kind) {
+    case JobKind::kInitialize:
+      result.status = Initialize(job, result);
+      break;
+    case JobKind::kOpen:
+      result.status = Open(job, result);
+      break;
+    case JobKind::kCollect:
+      result.status = Collect(job, result);
+      break;
+    case JobKind::kDestroy:
+      result.status = Destroy(job, result);
+      break;
+    case JobKind::kDiscard:
+      result.status = Discard(job);
+      break;
+  }
+  return result;
+}
+
+absl::StatusOr<ShardRecord> JobExecutor::ReadRecord(const ShardKey& key) const {
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, seams_.kv->Get(KvTable::kRecords, key.bytes()));
+  if (!value.has_value()) return NotFound("no record of shard \"{}\"", key.Printable());
+  auto record = DecodeRecord(AsSpan(*value));
+  if (!record.ok()) return Annotate(record.status(), fmt::format("record of shard \"{}\"", key.Printable()));
+  return record;
+}
+
+// Opens the bytes of a shard. `expect_same`: what was indexed must still be there; otherwise whatever the source has now
+// is taken. The record's copy is brought up to date.
+absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecord& record, uint64_t generation,
+                                                 bool expect_same, const WorkContext& work, MountStat& stat) const {
+  ASSIGN_OR_RETURN(const Url url, Url::Parse(record.url));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Mount> mount, options_.mounts->Make(url));
+  ASSIGN_OR_RETURN(stat, mount->Stat(*seams_.io, work));
+  const MountTraits traits = mount->traits();
+  Upgraded upgraded;
+  if (seams_.upgrader == nullptr) {
+    if (!traits.random) return FailedPrecondition("a store in memory keeps no copies, and {} has no random access", url.Redacted());
+    if (!stat.exists) return NotFound("{} does not exist", url.Redacted());
+    ASSIGN_OR_RETURN(upgraded.reader, mount->OpenRandom(*seams_.io, work));
+    upgraded.passthrough = true;
+    if (expect_same && upgraded.reader->Size() != record.source_size) {
+      return FailedPrecondition("{} has {} bytes, {} when it was indexed", url.Redacted(), upgraded.reader->Size(),
+                                record.source_size);
+    }
+    return upgraded;
+  }
+  TransientSpec spec;
+  spec.name_stem = key.FileStem();
+  spec.generation = generation;
+  if (record.copy.has_value()) spec.existing = ToInfo(*record.copy, record.validator);
+  if (expect_same) {
+    spec.expected_size = record.source_size;
+    // A local file that was moved or restored keeps its bytes but not its inode and times: it is then checked block by
+    // block. A remote validator names the bytes.
+    if (!traits.local) spec.expected_validator = record.validator;
+  }
+  ASSIGN_OR_RETURN(upgraded, seams_.upgrader->Upgrade(*mount, spec, *seams_.io, work));
+  if (upgraded.local.has_value()) {
+    record.copy = TransientRecord{upgraded.local->path, upgraded.local->size, upgraded.local->owned};
+  }
+  return upgraded;
+}
+
+absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
+  const WorkContext work{job.cancel.get(), seams_.clock, job.meta.deadline};
+  ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
+  result.record = record;
+  MountStat stat;
+  ASSIGN_OR_RETURN(const Upgraded source, OpenSource(job.key, record, job.ordinal, /*expect_same=*/false, work, stat));
+
+  IndexBuildOptions build;
+  build.car = options_.car;
+  build.verify = record.verify;
+  build.memory_bytes_max = options_.index_memory_bytes_max;
+  absl::StatusOr<StoredIndex> stored = seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
+    if (!options_.indexer) return BuildIndex(*source.reader, build, output, work);
+    try {
+      return options_.indexer(*source.reader, build, output, work);
+    } catch (const std::exception& error) {
+      return Internal("the shard indexer threw: {}", error.what());
+    } catch (...) {
+      return Internal("the shard indexer threw");
+    }
+  });
+  if (!stored.ok()) {
+    if (source.local.has_value() && source.local->owned && !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
+      (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the copy is of no use; the cause is what matters
+    }
+    return stored.status();
+  }
+  RETURN_IF_ERROR(AddToTopIndex(job.ordinal, *stored->index, job.cancel.get()));
+
+  const IndexSummary& summary = stored->index->summary();
+  // An index replaced by this one leaves no roots behind; if it cannot be read, its ordinal is dead all the same.
+  if (job.old_ordinal != 0) {
+    auto old = seams_.indexes->Open(job.old_ordinal, record.index_bytes, record.index_checksum);
+    if (old.ok()) RETURN_IF_ERROR(AppendRootsRemoval(result.batch, job.old_ordinal, (*old)->roots()));
+  }
+  RETURN_IF_ERROR(AppendRoots(result.batch, job.ordinal, stored->index->roots()));
+  seams_.indexes->AppendTo(result.batch, *stored);
+  record.state = ShardState::kAvailable;
+  record.ordinal = job.ordinal;
+  record.attempts = 0;
+  record.index_bytes = stored->bytes;
+  record.index_checksum = stored->checksum;
+  record.blocks = summary.entries;
+  record.block_bytes = summary.block_bytes;
+  record.unverified_blocks = summary.unverified;
+  record.verified = summary.verified;
+  record.source_size = summary.source_size;
+  record.indexed_unix_ms = absl::ToUnixMillis(seams_.clock->WallNow());
+  record.validator = stat.validator;
+  record.error_code = 0;
+  record.error.clear();
+  result.record = std::move(record);
+  return absl::OkStatus();
+}
+
+absl::Status JobExecutor::AddToTopIndex(Ordinal ordinal, const ShardIndex& index, const CancelFlag* cancel) const {
+  const WorkContext work{cancel, seams_.clock, Deadline::Infinite()};
+  std::vector<Fingerprint> part;
+  absl::Status status = absl::OkStatus();
+  const auto flush = [&] {
+    status = work.Check();
+    if (!status.ok()) return false;
+    std::sort(part.begin(), part.end());
+    status = seams_.top->Add(ordinal, std::exchange(part, {}));
+    return status.ok();
+  };
+  part.reserve(std::min<uint64_t>(index.summary().entries, kFingerprintsPerAdd));
+  RETURN_IF_ERROR(index.ForEach([&](const IndexEntry& entry) {
+    if (entry.hash.code == kIdentity) return true;  // answered from the CID, and anyone can make them
+    part.push_back(FingerprintOf(seams_.fingerprint_secret, entry.hash));
+    return part.size() < kFingerprintsPerAdd || flush();
+  }));
+  RETURN_IF_ERROR(status);
+  if (!part.empty() && !flush()) return status;
+  seams_.top->Seal(ordinal);
+  return absl::OkStatus();
+}
+
+absl::Status JobExecutor::Open(const JobSpec& job, JobResult& result) {
+  const WorkContext work{job.cancel.get(), seams_.clock, job.meta.deadline};
+  ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
+  result.record = record;
+  if (record.ordinal != job.ordinal) {
+    return Internal("shard \"{}\" is stored with index {}, not {}", job.key.Printable(), record.ordinal, job.ordinal);
+  }
+  absl::StatusOr<std::shared_ptr<const ShardIndex>> index =
+      seams_.indexes->Open(record.ordinal, record.index_bytes, record.index_checksum);
+  if (!index.ok()) {
+    const auto code = index.status().code();
+    result.index_damaged = code == absl::StatusCode::kDataLoss || code == absl::StatusCode::kNotFound;
+    return index.status();
+  }
+  MountStat stat;
+  ASSIGN_OR_RETURN(Upgraded source, OpenSource(job.key, record, job.ordinal, /*expect_same=*/true, work, stat));
+  const bool unchanged = record.verified && stat.validator == record.validator && !stat.validator.empty();
+
+  auto open = std::make_shared<OpenShard>();
+  open->key = job.key;
+  open->ordinal = job.ordinal;
+  open->source = std::move(source.reader);
+  open->index = *std::move(index);
+  open->car = options_.car;
+  open->verify = options_.verify_reads == VerifyReads::kAlways ||
+                 (options_.verify_reads == VerifyReads::kOncePerCopy && !unchanged);
+  open->record = record;
+  result.open = std::move(open);
+  if (record == *result.record) {
+    result.record.reset();  // nothing to store
+  } else {
+    result.record = std::move(record);  // a new copy was made
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobExecutor::Collect(const JobSpec& job, JobResult& result) {
+  ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
+  if (!record.copy.has_value() || seams_.upgrader == nullptr) return NotFound("shard \"{}\" has no local copy", job.key.Printable());
+  // The file first: a record that names a copy which is gone is healed by the next open, a file nobody names is not.
+  RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator)));
+  record.copy.reset();
+  result.record = std::move(record);
+  return absl::OkStatus();
+}
+
+absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
+  absl::StatusOr<ShardRecord> record = ReadRecord(job.key);
+  if (!record.ok() && record.status().code() == absl::StatusCode::kNotFound) return absl::OkStatus();
+  RETURN_IF_ERROR(record.status());
+  if (record->ordinal != 0) {
+    auto index = seams_.indexes->Open(record->ordinal, record->index_bytes, record->index_checksum);
+    if (index.ok()) RETURN_IF_ERROR(AppendRootsRemoval(result.batch, record->ordinal, (*index)->roots()));
+    RETURN_IF_ERROR(seams_.indexes->Drop(record->ordinal, result.batch));
+  }
+  if (record->copy.has_value() && seams_.upgrader != nullptr) {
+    RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record->copy, record->validator)));
+  }
+  return Manifests(*seams_.kv).DropShard(result.batch, job.key.bytes());
+}
+
+// What a dead job has left. Not synced: if it is lost, fsck finds it again.
+absl::Status JobExecutor::Discard(const JobSpec& job) {
+  KvBatch batch;
+  RETURN_IF_ERROR(seams_.indexes->Drop(job.ordinal, batch));
+  return seams_.kv->Commit(batch, /*sync=*/false);
+}
+
+PooledJobRunner::PooledJobRunner(const Options& options, JobExecutor& executor, std::shared_ptr<TaskQueues> queues)
+    : executor_(executor),
+      queues_(std::move(queues)),
+      index_("dagstore-index", IndexThreads(options)),
+      open_("dagstore-open", std::max(1, options.open_threads)),
+      remove_("dagstore-remove", 1) {}
+
+WorkerPool& PooledJobRunner::PoolOf(JobKind kind) {
+  switch (kind) {
+    case JobKind::kInitialize:
+      return index_;
+    case JobKind::kOpen:
+      return open_;
+    case JobKind::kCollect:
+    case JobKind::kDestroy:
+    case JobKind::kDiscard:
+      return remove_;
+  }
+  return remove_;
+}
+
+void PooledJobRunner::Start(JobSpec job) {
+  PoolOf(job.kind).Post([this, job = std::move(job)] {
+    auto result = std::make_unique<JobResult>(executor_.Run(job));
+    queues_->PushJobDone(job, std::move(result));
+  });
+}
+
+void PooledJobRunner::DropLater(std::shared_ptr<const OpenShard> shard) {
+  remove_.Post([shard = std::move(shard)]() mutable { shard.reset(); });
+}
+
+}  // namespace dagstore

@@ -1,0 +1,73 @@
+// JobExecutor: what jobs do, as plain blocking code. Values in, values out; touches nothing of the engine.
+// PooledJobRunner: gives them to worker pools and reports back.
+//
+// Threads: Run any worker, concurrently.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/kv.h"
+#include "dagstore/job.h"
+#include "dagstore/queues.h"
+#include "dagstore/workers.h"
+#include "index/index_store.h"
+#include "index/top_index.h"
+#include "mount/upgrader.h"
+
+namespace dagstore {
+
+class JobExecutor {
+ public:
+  struct Seams {
+    Kv* kv = nullptr;
+    Io* io = nullptr;
+    const Clock* clock = nullptr;
+    IndexStore* indexes = nullptr;
+    TopIndex* top = nullptr;
+    Upgrader* upgrader = nullptr;  // null: memory only, sources without random access are refused
+    SipKey fingerprint_secret = {};
+  };
+  // Everything in `seams` must outlive the executor.
+  JobExecutor(const Options& options, const Seams& seams);
+
+  JobResult Run(const JobSpec& job);
+
+  // Adds every multihash of an index to the top-level index. Also used when a store opens.
+  absl::Status AddToTopIndex(Ordinal ordinal, const ShardIndex& index, const CancelFlag* cancel) const;
+  // NotFound; DataLoss if it cannot be decoded.
+  absl::StatusOr<ShardRecord> ReadRecord(const ShardKey& key) const;
+
+ private:
+  absl::Status Initialize(const JobSpec& job, JobResult& result);
+  absl::Status Open(const JobSpec& job, JobResult& result);
+  absl::Status Collect(const JobSpec& job, JobResult& result);
+  absl::Status Destroy(const JobSpec& job, JobResult& result);
+  absl::Status Discard(const JobSpec& job);
+
+  absl::StatusOr<Upgraded> OpenSource(const ShardKey& key, ShardRecord& record, uint64_t generation, bool expect_same,
+                                      const WorkContext& work, MountStat& stat) const;
+
+  const Options options_;
+  const Seams seams_;
+};
+
+class PooledJobRunner final : public JobRunner {
+ public:
+  // `executor` must outlive the runner.
+  PooledJobRunner(const Options& options, JobExecutor& executor, std::shared_ptr<TaskQueues> queues);
+
+  void Start(JobSpec job) override;
+  void DropLater(std::shared_ptr<const OpenShard> shard) override;
+
+ private:
+  WorkerPool& PoolOf(JobKind kind);
+
+  JobExecutor& executor_;
+  const std::shared_ptr<TaskQueues> queues_;
+  WorkerPool index_;
+  WorkerPool open_;
+  WorkerPool remove_;  // destroy, discard, collect and closing files: never in the way of readers
+};
+
+}  // namespace dagstore

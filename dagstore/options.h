@@ -1,0 +1,79 @@
+// Options: every limit and choice of a store, with unit, default and reason.
+#pragma once
+
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "index/index_builder.h"
+#include "mount/registry.h"
+#include "shard/car_reader.h"
+
+namespace dagstore {
+
+enum class RecoverOnStart : uint8_t {
+  kNever,      // errored shards stay errored until RecoverShard
+  kOnAcquire,  // the first acquire after a restart tries again
+  kNow,        // all are tried again when the store opens
+};
+
+enum class VerifyReads : uint8_t {
+  kAlways,       // every block is hashed before it is handed out
+  kOncePerCopy,  // not again, if the block was hashed while indexing and the source has not changed since (size, time)
+  kNever,        // only the CID in the section head is compared
+};
+
+// Builds the index of a shard in place of BuildIndex. Worker thread.
+using ShardIndexer = std::function<absl::StatusOr<BuiltIndex>(
+    const RandomReader& source, const IndexBuildOptions& options, const IndexOutput& output, const WorkContext& work)>;
+
+struct Options {
+  // Folder of the repository; created if absent. Empty: everything in memory, gone at Close.
+  std::string dir = {};
+  // Which mounts exist. Needed.
+  std::shared_ptr<const MountRegistry> mounts = {};
+  // Seams. Null: the real ones.
+  Io* io = nullptr;
+  const Clock* clock = nullptr;
+
+  RecoverOnStart recover_on_start = RecoverOnStart::kOnAcquire;
+  VerifyReads verify_reads = VerifyReads::kAlways;
+  ShardIndexer indexer = {};  // empty: BuildIndex
+  CarOptions car = {};        // limits of the CAR reader
+
+  // Requests waiting for the loop. Beyond it submitting is refused with ResourceExhausted: back-pressure at the door.
+  size_t requests_max = 1 << 16;
+  // Tasks of one turn of the loop; then I/O and timers have theirs.
+  size_t turn_tasks_max = 1024;
+  // Completions handled before one waiting request is, so that neither starves.
+  size_t completions_per_request = 16;
+  // Jobs handed to the workers at a time; more wait in the engine at 8 bytes each.
+  size_t jobs_running_max = 1024;
+  // Threads that fetch and index. 0: one per core.
+  int index_threads = 0;
+  // Threads that open shards for readers; apart, so that readers do not wait behind indexing.
+  int open_threads = 2;
+  // Unused shards whose file and index stay open: 1 descriptor and, for large indexes, 1 mapping each.
+  size_t open_shards_max = 256;
+  // Memory of one indexing job, bytes; larger indexes are sorted through temporary files.
+  size_t index_memory_bytes_max = 256 << 20;
+  // How long the loop looks for work before it sleeps. A wake-up costs 25-40 us, a look nothing. Zero on one core.
+  absl::Duration loop_spin = absl::Microseconds(50);
+  // How long Close lets running jobs finish before it stops them.
+  absl::Duration close_grace = absl::Seconds(30);
+  // Failures kept for FailureLog().
+  size_t failures_kept_max = 1024;
+  // Jobs of one shard that fail in a row before acquiring it no longer starts another by itself.
+  uint32_t recover_attempts_max = 3;
+  // Small shard indexes live in the database, larger ones in files of their own, bytes.
+  size_t inline_index_bytes_max = 64 << 10;
+  // Entries of the top-level index kept in memory before they are written as a run (about 16 bytes each).
+  size_t top_index_buffer_entries_max = 4 << 20;
+};
+
+}  // namespace dagstore

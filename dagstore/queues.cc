@@ -1,0 +1,122 @@
+#include "dagstore/queues.h"
+
+#include <iterator>
+
+namespace dagstore {
+
+absl::Status TaskQueues::PushRequest(Request request) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (door_closed_) return FailedPrecondition("the store is closed");
+    if (requests_.size() >= requests_max_) {
+      return ResourceExhausted("{} requests are waiting already", requests_max_);
+    }
+    requests_.push_back(std::move(request));
+    has_work_.store(true, std::memory_order_release);
+  }
+  Wake();
+  return absl::OkStatus();
+}
+
+void TaskQueues::PushCompletion(Completion completion) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (shut_) return;
+    completions_.push_back(std::move(completion));
+    has_work_.store(true, std::memory_order_release);
+  }
+  Wake();
+}
+
+void TaskQueues::PushJobDone(const JobSpec& job, std::unique_ptr<JobResult> result) {
+  Completion done;
+  done.kind = Completion::Kind::kJob;
+  done.job = job.kind;
+  done.slot = job.slot;
+  done.incarnation = job.incarnation;
+  done.generation = job.generation;
+  done.ordinal = job.ordinal;
+  done.result = std::move(result);
+  PushCompletion(std::move(done));
+}
+
+void TaskQueues::PushCommitDone(uint64_t sequence, absl::Status status) {
+  Completion done;
+  done.kind = Completion::Kind::kCommit;
+  done.sequence = sequence;
+  done.status = std::move(status);
+  PushCompletion(std::move(done));
+}
+
+void TaskQueues::PushRelease(uint32_t slot, uint32_t incarnation) {
+  Completion release;
+  release.kind = Completion::Kind::kRelease;
+  release.slot = slot;
+  release.incarnation = incarnation;
+  PushCompletion(std::move(release));
+}
+
+void TaskQueues::PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordinal, absl::Status status,
+                            Damage damage) {
+  Completion report;
+  report.kind = Completion::Kind::kDamage;
+  report.slot = slot;
+  report.incarnation = incarnation;
+  report.ordinal = ordinal;
+  report.status = std::move(status);
+  report.damage = damage;
+  PushCompletion(std::move(report));
+}
+
+void TaskQueues::Take(std::deque<Completion>& completions, std::deque<Request>& requests) {
+  if (!HasWork()) return;
+  absl::MutexLock lock(&mu_);
+  std::move(completions_.begin(), completions_.end(), std::back_inserter(completions));
+  completions_.clear();
+  if (requests.empty()) {
+    std::move(requests_.begin(), requests_.end(), std::back_inserter(requests));
+    requests_.clear();
+  }
+  has_work_.store(!requests_.empty(), std::memory_order_release);
+}
+
+// A pusher pushes under the lock and then looks at asleep_; the loop sets asleep_ and then looks under the lock. Whoever
+// comes second sees the other, so no wake-up is lost. (libuv before 1.53 wants that fence from its callers, too.)
+bool TaskQueues::PrepareSleep() {
+  asleep_.store(true, std::memory_order_seq_cst);
+  absl::MutexLock lock(&mu_);
+  if (completions_.empty() && requests_.empty()) return true;
+  asleep_.store(false, std::memory_order_seq_cst);
+  return false;
+}
+
+void TaskQueues::Wake() {
+  if (!asleep_.load(std::memory_order_seq_cst)) return;
+  if (!asleep_.exchange(false, std::memory_order_seq_cst)) return;  // somebody else wakes it
+  absl::MutexLock lock(&mu_);
+  if (!shut_ && wake_ != nullptr) wake_();
+}
+
+void TaskQueues::CloseDoor(Request last) {
+  {
+    absl::MutexLock lock(&mu_);
+    door_closed_ = true;
+    if (shut_) return;
+    requests_.push_back(std::move(last));
+    has_work_.store(true, std::memory_order_release);
+  }
+  Wake();
+}
+
+void TaskQueues::Shut() {
+  std::vector<Completion> completions;
+  std::vector<Request> requests;
+  absl::MutexLock lock(&mu_);
+  door_closed_ = true;
+  shut_ = true;
+  wake_ = nullptr;
+  completions.swap(completions_);
+  requests.swap(requests_);
+}
+
+}  // namespace dagstore

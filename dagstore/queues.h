@@ -1,0 +1,100 @@
+// TaskQueues: how other threads reach the loop. Two of the three queues: completions (jobs, commits, releases) and
+// external requests; the third, internal, belongs to the engine alone.
+//
+// Threads: Push* any; Take the loop. One lock, held for a vector push or swap; one wake-up for many posts.
+// The queues outlive the store: an accessor released after Close finds them closed, and nothing happens.
+#pragma once
+
+#include <absl/base/thread_annotations.h>
+#include <absl/functional/any_invocable.h>
+#include <absl/synchronization/mutex.h>
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "dagstore/job.h"
+#include "dagstore/result.h"
+
+namespace dagstore {
+
+class Engine;
+
+// A request from outside.
+struct Request {
+  ShardOp op = ShardOp::kAcquire;
+  bool stop = false;  // not an op: end the ticket in `meta`
+  ShardKey key = {};
+  TaskMeta meta;
+  Channel<ShardResult>::Slot reply = {};
+  std::unique_ptr<ShardRecord> registration = {};          // Register
+  absl::AnyInvocable<void(Engine&)> inspect = nullptr;      // a look at the loop's state; then op and key mean nothing
+
+  explicit Request(const TaskMeta& task_meta) : meta(task_meta) {}
+};
+
+struct Completion {
+  enum class Kind : uint8_t { kJob, kCommit, kRelease, kDamage };
+  Kind kind = Kind::kJob;
+  JobKind job = JobKind::kInitialize;
+  Damage damage = Damage::kBlock;     // Damage
+  uint32_t slot = 0;
+  uint32_t incarnation = 0;
+  uint32_t generation = 0;
+  uint32_t ordinal = 0;               // Job: of the index it was given. Damage: of the index that was read
+  uint64_t sequence = 0;              // Commit
+  absl::Status status = absl::OkStatus();    // Commit, Damage
+  std::unique_ptr<JobResult> result = {};    // Job
+};
+
+class TaskQueues {
+ public:
+  explicit TaskQueues(size_t requests_max) : requests_max_(requests_max) {}
+
+  // Called when the loop may be asleep and there is work. Set before any push; must be callable from any thread.
+  void SetWaker(std::function<void()> wake) {
+    absl::MutexLock lock(&mu_);
+    wake_ = std::move(wake);
+  }
+
+  // Any thread. ResourceExhausted if Options::requests_max are waiting, FailedPrecondition after Close.
+  absl::Status PushRequest(Request request);
+  // Any thread. Bounded by what is under way: jobs, commits, accessors.
+  void PushJobDone(const JobSpec& job, std::unique_ptr<JobResult> result);
+  void PushCommitDone(uint64_t sequence, absl::Status status);
+  void PushRelease(uint32_t slot, uint32_t incarnation);
+  void PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordinal, absl::Status status, Damage damage);
+
+  // Loop thread. Moves what waits to the end of the given lists; requests only if the loop has none left, so that a busy
+  // loop pushes back at the door instead of piling them up.
+  void Take(std::deque<Completion>& completions, std::deque<Request>& requests);
+  // Any thread. True if Take would find something.
+  bool HasWork() const { return has_work_.load(std::memory_order_acquire); }
+
+  // Loop thread, before it sleeps. False if there is work after all; then it must not sleep.
+  bool PrepareSleep();
+  void Awake() { asleep_.store(false, std::memory_order_seq_cst); }
+
+  // Any thread. `last` is the last request, whatever the limit; then no more, but releases and completions still count.
+  void CloseDoor(Request last);
+  // Loop thread, at its end. Everything pushed later is dropped.
+  void Shut();
+
+ private:
+  void PushCompletion(Completion completion);
+  void Wake() ABSL_LOCKS_EXCLUDED(mu_);
+
+  const size_t requests_max_;
+  std::atomic<bool> has_work_{false};
+  std::atomic<bool> asleep_{false};
+  absl::Mutex mu_;
+  std::function<void()> wake_ ABSL_GUARDED_BY(mu_);
+  std::vector<Completion> completions_ ABSL_GUARDED_BY(mu_);
+  std::vector<Request> requests_ ABSL_GUARDED_BY(mu_);
+  bool door_closed_ ABSL_GUARDED_BY(mu_) = false;
+  bool shut_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace dagstore

@@ -1,0 +1,138 @@
+#include "dagstore/repository.h"
+
+#include <algorithm>
+#include <random>
+
+#include "dagstore/engine.h"
+
+namespace dagstore {
+namespace {
+
+constexpr char kMarkerName[] = "DAGSTORE";
+constexpr char kMetaStoreId[] = "store-id";
+constexpr char kMetaFormat[] = "format";
+constexpr char kMetaSecret[] = "fingerprint-secret";
+constexpr size_t kMarkerBytesMax = 4096;
+
+Bytes RandomBytes(size_t size) {
+  std::random_device device;
+  Bytes out(size);
+  for (uint8_t& byte : out) byte = static_cast<uint8_t>(device());
+  return out;
+}
+
+std::string MarkerText(const std::string& store_id) {
+  return fmt::format("dagstore repository\nformat {}\nid {}\n", kRepositoryFormat, store_id);
+}
+
+// What the folder holds before we touch it.
+enum class Found : uint8_t { kNothing, kRepository, kHalfMade };
+
+absl::StatusOr<Found> Inspect(Io& io, const std::string& dir) {
+  absl::StatusOr<std::vector<std::string>> names = io.List(dir);
+  if (!names.ok()) return names.status();
+  static const std::string kOurs[] = {"db", "indexes", "top", "transients"};
+  bool stranger = false, ours = false;
+  for (const std::string& name : *names) {
+    if (name == kMarkerName) return Found::kRepository;
+    const bool known = std::find(std::begin(kOurs), std::end(kOurs), name) != std::end(kOurs) ||
+                       name.starts_with(std::string(kMarkerName) + ".");  // a marker that was being written
+    (known ? ours : stranger) = true;
+  }
+  if (stranger) {
+    return FailedPrecondition("\"{}\" is not empty and is no dagstore repository: choose another folder", dir);
+  }
+  return ours ? Found::kHalfMade : Found::kNothing;
+}
+
+absl::StatusOr<std::string> RequiredMeta(Kv& kv, const char* key) {
+  ASSIGN_OR_RETURN(std::optional<std::string> value, kv.Get(KvTable::kMeta, key));
+  if (!value.has_value()) return DataLoss("the repository's database has no \"{}\"", key);
+  return *std::move(value);
+}
+
+// Identity and secret, made once.
+absl::Status InitializeMeta(Kv& kv) {
+  ASSIGN_OR_RETURN(const auto id, kv.Get(KvTable::kMeta, kMetaStoreId));
+  if (id.has_value()) return absl::OkStatus();
+  KvBatch batch;
+  batch.Put(KvTable::kMeta, kMetaStoreId, ToHex(RandomBytes(16)));
+  batch.Put(KvTable::kMeta, kMetaFormat, std::to_string(kRepositoryFormat));
+  batch.Put(KvTable::kMeta, kMetaSecret, std::string(AsText(RandomBytes(16))));
+  return kv.Commit(batch, /*sync=*/true);
+}
+
+absl::Status ReadMeta(Repository& repository) {
+  Kv& kv = *repository.kv;
+  ASSIGN_OR_RETURN(const std::string format, RequiredMeta(kv, kMetaFormat));
+  if (format != std::to_string(kRepositoryFormat)) {
+    return FailedPrecondition("the repository has format {}, this program knows {}", format, kRepositoryFormat);
+  }
+  ASSIGN_OR_RETURN(repository.store_id, RequiredMeta(kv, kMetaStoreId));
+  ASSIGN_OR_RETURN(const std::string secret, RequiredMeta(kv, kMetaSecret));
+  if (secret.size() != repository.fingerprint_secret.size()) {
+    return DataLoss("the fingerprint secret has {} bytes", secret.size());
+  }
+  std::copy(secret.begin(), secret.end(), repository.fingerprint_secret.begin());
+  ASSIGN_OR_RETURN(const auto next, kv.Get(KvTable::kMeta, kMetaNextOrdinal));
+  if (next.has_value()) {
+    if (next->size() != 4) return DataLoss("the ordinal counter has {} bytes", next->size());
+    repository.next_ordinal = Load32(AsSpan(*next).data());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& options, Io& io) {
+  auto repository = std::make_unique<Repository>();
+  repository->dir = options.dir;
+  const std::string boot_id = ToHex(RandomBytes(6));
+  TopIndexOptions top;
+  top.buffer_entries_max = options.top_index_buffer_entries_max;
+
+  if (options.dir.empty()) {
+    repository->kv = NewMemoryKv();
+    RETURN_IF_ERROR(InitializeMeta(*repository->kv));
+    RETURN_IF_ERROR(ReadMeta(*repository));
+    repository->indexes = NewMemoryIndexStore();
+    ASSIGN_OR_RETURN(repository->top, OpenTopIndex(top, *repository->kv, io));
+    return repository;
+  }
+
+  const std::string& dir = options.dir;
+  RETURN_IF_ERROR(io.MakeDir(dir));
+  ASSIGN_OR_RETURN(const Found found, Inspect(io, dir));
+  RocksKvOptions rocks;
+  rocks.create_if_missing = found != Found::kRepository;
+  ASSIGN_OR_RETURN(repository->kv, OpenRocksKv(dir + "/db", rocks));
+  if (found != Found::kRepository) RETURN_IF_ERROR(InitializeMeta(*repository->kv));
+  RETURN_IF_ERROR(ReadMeta(*repository));
+
+  const std::string marker = MarkerText(repository->store_id);
+  if (found == Found::kRepository) {
+    ASSIGN_OR_RETURN(const Bytes text, ReadSmallFile(io, dir + "/" + kMarkerName, kMarkerBytesMax));
+    if (AsText(text) != marker) {
+      return FailedPrecondition("\"{}/{}\" names another repository or format than the database beside it", dir, kMarkerName);
+    }
+  } else {
+    const Span parts[] = {AsSpan(marker)};
+    RETURN_IF_ERROR(PublishFile(io, dir, kMarkerName, fmt::format("{}.{}.tmp", kMarkerName, boot_id), parts));
+  }
+
+  IndexStoreOptions indexes;
+  indexes.dir = dir + "/indexes";
+  indexes.boot_id = boot_id;
+  indexes.inline_bytes_max = std::min(options.inline_index_bytes_max, kInlineBytesLimit);
+  ASSIGN_OR_RETURN(repository->indexes, OpenIndexStore(indexes, *repository->kv, io));
+  top.dir = dir + "/top";
+  ASSIGN_OR_RETURN(repository->top, OpenTopIndex(top, *repository->kv, io));
+  UpgraderOptions upgrader;
+  upgrader.folder = dir + "/transients";
+  upgrader.boot_id = boot_id;
+  ASSIGN_OR_RETURN(repository->upgrader, Upgrader::Open(io, upgrader));
+  RETURN_IF_ERROR(repository->upgrader->SweepTemps(io).status());
+  return repository;
+}
+
+}  // namespace dagstore

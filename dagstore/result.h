@@ -1,0 +1,68 @@
+// What callers get back.
+#pragma once
+
+#include <absl/time/time.h>
+
+#include <optional>
+#include <string>
+
+#include "base/task_meta.h"
+#include "dagstore/accessor.h"
+#include "dagstore/channel.h"
+#include "shard/key.h"
+#include "shard/state.h"
+
+namespace dagstore {
+
+using Ticket = TicketId;
+
+// The one terminal result of an accepted request.
+struct ShardResult {
+  ShardKey key = {};
+  Ticket ticket = 0;
+  absl::Status status = absl::OkStatus();
+  Accessor accessor = {};  // of an acquire that succeeded
+};
+
+// A look at one shard.
+struct ShardInfo {
+  ShardKey key = {};
+  ShardState state = ShardState::kNew;
+  absl::Status error = absl::OkStatus();  // the cause, if Errored
+  uint32_t references = 0;                // accessors out
+  bool lazy = false;
+  std::string url = {};                   // redacted
+  uint64_t blocks = 0;
+  uint64_t block_bytes = 0;
+  uint64_t unverified_blocks = 0;
+  bool verified = false;
+  uint64_t source_bytes = 0;
+  uint64_t index_bytes = 0;
+  uint64_t copy_bytes = 0;                // local copy
+  uint32_t ordinal = 0;
+  absl::Time registered = absl::UnixEpoch();
+  absl::Time indexed = absl::UnixEpoch();
+};
+
+// An entry of the failure log.
+struct FailureEvent {
+  absl::Time time = absl::UnixEpoch();
+  ShardKey key = {};
+  ShardState from = ShardState::kNew;
+  ShardState to = ShardState::kNew;
+  absl::Status status = absl::OkStatus();
+};
+
+// One step of one shard, for trace subscribers.
+struct TraceEvent {
+  absl::Time time = absl::UnixEpoch();
+  ShardKey key = {};
+  ShardOp op = ShardOp::kRegister;
+  ShardState from = ShardState::kNew;
+  ShardState to = ShardState::kNew;
+  uint32_t references = 0;
+  SpanContext span = {};
+  absl::Status status = absl::OkStatus();
+};
+
+}  // namespace dagstore

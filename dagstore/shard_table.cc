@@ -1,0 +1,97 @@
+#include "dagstore/shard_table.h"
+
+#include <absl/hash/hash.h>
+
+#include <cstring>
+
+#include "base/check.h"
+
+namespace dagstore {
+
+size_t ShardTable::KeyHash::operator()(std::string_view key) const {
+  return absl::Hash<absl::string_view>{}(absl::string_view(key.data(), key.size()));
+}
+
+ShardTable::ShardTable() : by_key_(0, KeyHash{this}, KeyEqual{this}) {}
+
+uint32_t ShardTable::Find(std::string_view key) const {
+  const auto it = by_key_.find(key);
+  return it == by_key_.end() ? kNoSlot : *it;
+}
+
+uint32_t ShardTable::Insert(std::string_view key) {
+  uint32_t index;
+  if (!free_.empty()) {
+    index = free_.back();
+    free_.pop_back();
+  } else {
+    if ((slots_ & (kChunkSlots - 1)) == 0) chunks_.push_back(std::make_unique<Slot[]>(kChunkSlots));
+    index = slots_++;
+  }
+  Slot& slot = (*this)[index];
+  slot = Slot();
+  slot.key_bytes = std::make_unique_for_overwrite<char[]>(key.size());
+  std::memcpy(slot.key_bytes.get(), key.data(), key.size());
+  slot.key_size = static_cast<uint16_t>(key.size());
+  slot.incarnation = next_incarnation_++;
+  DAGSTORE_CHECK(by_key_.insert(index).second);
+  return index;
+}
+
+void ShardTable::Erase(uint32_t slot) {
+  by_key_.erase(slot);
+  (*this)[slot] = Slot();
+  free_.push_back(slot);
+}
+
+void Directory::Set(Ordinal ordinal, std::string_view key) {
+  absl::MutexLock lock(&mu_);
+  const size_t at = ordinal >> kChunkBits;
+  if (at >= chunks_.size()) chunks_.resize(at + 1);
+  if (chunks_[at] == nullptr) chunks_[at] = std::make_unique<Chunk>();
+  Entry& entry = chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)];
+  if (entry.key == nullptr) {
+    ++chunks_[at]->alive;
+    ++alive_;
+  }
+  entry = {key.data(), static_cast<uint16_t>(key.size())};
+}
+
+void Directory::Clear(Ordinal ordinal) {
+  absl::MutexLock lock(&mu_);
+  const size_t at = ordinal >> kChunkBits;
+  if (at >= chunks_.size() || chunks_[at] == nullptr) return;
+  Entry& entry = chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)];
+  if (entry.key == nullptr) return;
+  entry = {};
+  --alive_;
+  if (--chunks_[at]->alive == 0) chunks_[at].reset();
+}
+
+void Directory::Reserve(size_t ordinals) {
+  absl::MutexLock lock(&mu_);
+  chunks_.reserve((ordinals >> kChunkBits) + 1);
+}
+
+std::optional<ShardKey> Directory::KeyOf(Ordinal ordinal) const {
+  absl::ReaderMutexLock lock(&mu_);
+  const size_t at = ordinal >> kChunkBits;
+  if (at >= chunks_.size() || chunks_[at] == nullptr) return std::nullopt;
+  const Entry& entry = chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)];
+  if (entry.key == nullptr) return std::nullopt;
+  return ShardKey(std::string_view(entry.key, entry.size));
+}
+
+bool Directory::IsAlive(Ordinal ordinal) const {
+  absl::ReaderMutexLock lock(&mu_);
+  const size_t at = ordinal >> kChunkBits;
+  return at < chunks_.size() && chunks_[at] != nullptr &&
+         chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)].key != nullptr;
+}
+
+size_t Directory::alive() const {
+  absl::ReaderMutexLock lock(&mu_);
+  return alive_;
+}
+
+}  // namespace dagstore

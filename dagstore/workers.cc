@@ -1,0 +1,45 @@
+#include "dagstore/workers.h"
+
+#include <pthread.h>
+
+namespace dagstore {
+
+WorkerPool::WorkerPool(const std::string& name, int threads) {
+  for (int i = 0; i < threads; ++i) {
+    threads_.emplace_back([this] { Run(); });
+    pthread_setname_np(threads_.back().native_handle(), name.substr(0, 15).c_str());
+  }
+}
+
+WorkerPool::~WorkerPool() {
+  {
+    absl::MutexLock lock(&mu_);
+    ending_ = true;
+  }
+  arrived_.SignalAll();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void WorkerPool::Post(absl::AnyInvocable<void()> work) {
+  {
+    absl::MutexLock lock(&mu_);
+    queue_.push_back(std::move(work));
+  }
+  arrived_.Signal();
+}
+
+void WorkerPool::Run() {
+  for (;;) {
+    absl::AnyInvocable<void()> work;
+    {
+      absl::MutexLock lock(&mu_);
+      while (queue_.empty() && !ending_) arrived_.Wait(&mu_);
+      if (queue_.empty()) return;
+      work = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    work();
+  }
+}
+
+}  // namespace dagstore
