@@ -1,1 +1,65 @@
-// roots: being written.
+#include "index/roots.h"
+
+#include "base/varint.h"
+
+namespace dagstore {
+namespace {
+
+// See docs/format.md#roots. The length before the CID keeps one CID's keys apart from those of a CID it begins.
+std::string RootPrefix(const Cid& cid) {
+  std::string key;
+  AppendVarint(key, cid.bytes().size());
+  AppendBytes(key, cid.bytes());
+  return key;
+}
+
+absl::Status CheckRoots(std::span<const Cid> roots) {
+  if (roots.size() > kRootsOfShardMax)
+    return ResourceExhausted("{} roots: a shard may have {}", roots.size(), kRootsOfShardMax);
+  for (const Cid& root : roots) {
+    if (root.empty()) return InvalidArgument("a root is not a CID");
+  }
+  return absl::OkStatus();
+}
+
+std::string RootKey(const Cid& cid, Ordinal ordinal) {
+  std::string key = RootPrefix(cid);
+  Append32Big(key, ordinal);
+  return key;
+}
+
+}  // namespace
+
+absl::Status AppendRoots(KvBatch& batch, Ordinal ordinal, std::span<const Cid> roots) {
+  RETURN_IF_ERROR(CheckRoots(roots));
+  for (const Cid& root : roots) batch.Put(KvTable::kRoots, RootKey(root, ordinal), {});
+  return absl::OkStatus();
+}
+
+absl::Status AppendRootsRemoval(KvBatch& batch, Ordinal ordinal, std::span<const Cid> roots) {
+  RETURN_IF_ERROR(CheckRoots(roots));
+  for (const Cid& root : roots) batch.Delete(KvTable::kRoots, RootKey(root, ordinal));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RootsPage> ShardsWithRoot(Kv& kv, const Cid& cid, Ordinal after, size_t limit) {
+  if (cid.empty()) return InvalidArgument("not a CID");
+  if (limit == 0) return InvalidArgument("a page of 0 shards");
+  RootsPage page;
+  if (after == UINT32_MAX) return page;
+  const std::string prefix = RootPrefix(cid);
+  const std::unique_ptr<KvCursor> cursor = kv.Scan(KvTable::kRoots, RootKey(cid, after + 1), prefix);
+  for (; cursor->Valid(); cursor->Next()) {
+    if (page.ordinals.size() == limit) {
+      page.next_after = page.ordinals.back();
+      return page;
+    }
+    const Span ordinal = AsSpan(cursor->key()).subspan(prefix.size());
+    if (ordinal.size() != 4) return DataLoss("the roots table has a key of {} bytes", cursor->key().size());
+    page.ordinals.push_back(Load32Big(ordinal.data()));
+  }
+  RETURN_IF_ERROR(cursor->status());
+  return page;
+}
+
+}  // namespace dagstore

@@ -678,7 +678,8 @@ void PackedTopIndex::WriteFrozen() {
 
 std::vector<RunPtr> PackedTopIndex::PickMerge() {
   std::vector<RunPtr> runs;
-  for (const RunPtr& run : Snapshot()->runs) {
+  const std::shared_ptr<const State> state = Snapshot();
+  for (const RunPtr& run : state->runs) {
     if (!run->damaged()) runs.push_back(run);
   }
   const bool count = drops_.exchange(0) != 0;
@@ -772,7 +773,8 @@ bool PackedTopIndex::ReleaseRetired() {
 }
 
 absl::Status PackedTopIndex::Health() const {
-  for (const RunPtr& run : Snapshot()->runs) {
+  const std::shared_ptr<const State> state = Snapshot();
+  for (const RunPtr& run : state->runs) {
     if (run->damaged()) return run->DamagedStatus();
   }
   return absl::OkStatus();
@@ -781,7 +783,8 @@ absl::Status PackedTopIndex::Health() const {
 absl::StatusOr<std::vector<Ordinal>> PackedTopIndex::DropDamaged() {
   const MutexLock manifest_lock(manifest_mutex_);
   std::vector<RunPtr> kept, damaged;
-  for (const RunPtr& run : Snapshot()->runs) (run->damaged() ? damaged : kept).push_back(run);
+  const std::shared_ptr<const State> state = Snapshot();
+  for (const RunPtr& run : state->runs) (run->damaged() ? damaged : kept).push_back(run);
   std::vector<Ordinal> affected;
   for (const RunPtr& run : damaged) {
     for (uint64_t ordinal = run->info().ordinal_min; ordinal <= run->info().ordinal_max; ++ordinal) {
@@ -836,7 +839,8 @@ TopIndexStats PackedTopIndex::Stats() const {
 
 absl::Status PackedTopIndex::CheckAll() const {
   absl::Status first;
-  for (const RunPtr& run : Snapshot()->runs) {
+  const std::shared_ptr<const State> state = Snapshot();
+  for (const RunPtr& run : state->runs) {
     if (absl::Status status = run->CheckAll(); first.ok()) first = std::move(status);
   }
   return first;

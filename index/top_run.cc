@@ -195,11 +195,11 @@ double TopRun::DeadFraction(const OrdinalSet& dead) const {
   // Keys are hashes, so neighbours are independent: 64 places of 32 entries cost as many page faults when cold.
   constexpr uint64_t kPlaces = 64, kPerPlace = 32;
   const uint64_t entries = info_.entries;
-  const uint64_t places = std::min(kPlaces, (entries + kPerPlace - 1) / kPerPlace);
+  const bool all = entries <= kPlaces * kPerPlace;
   uint64_t seen = 0, found = 0;
-  for (uint64_t place = 0; place < places; ++place) {
-    const uint64_t begin = entries / places * place;
-    const uint64_t end = std::min(entries, places == kPlaces ? begin + kPerPlace : entries / places * (place + 1));
+  for (uint64_t place = 0; place < (all ? 1 : kPlaces); ++place) {
+    const uint64_t begin = entries / kPlaces * place;
+    const uint64_t end = all ? entries : begin + kPerPlace;
     for (uint64_t index = begin; index < end; ++index, ++seen) {
       if (dead.Contains(OrdinalAt(entries_ + index * entry_bytes_))) ++found;
     }
