@@ -332,8 +332,10 @@ class Reader final : public CarReader {
   absl::StatusOr<bool> NextBatch(std::vector<CarSection>& sections) override {
     sections.clear();
     CarSection section;
-    const size_t read =
+    uint64_t read =
         std::clamp<uint64_t>(recent_bytes_ * kBatchSectionsAim, read_bytes_, window_bytes_max_);
+    // Leaves are mostly equal: a window of whole sections leaves no tail to be moved.
+    if (recent_bytes_ > 0 && recent_bytes_ < read) read -= read % recent_bytes_;
     ASSIGN_OR_RETURN(const bool found, Advance(section, Need::kWhole, read));
     if (!found) return false;
     sections.push_back(section);

@@ -4,13 +4,18 @@
 #include <cstdlib>
 #include <new>
 
+namespace {
+thread_local size_t largest = 0;
+}  // namespace
+
 namespace dagstore {
-thread_local size_t largest_allocation = 0;
+void ForgetAllocations() { largest = 0; }
+size_t LargestAllocation() { return largest; }
 }  // namespace dagstore
 
 // In a file of its own, so that no compiler sees a pair of new and delete half replaced.
 void* operator new(size_t size) {
-  dagstore::largest_allocation = std::max(dagstore::largest_allocation, size);
+  largest = std::max(largest, size);
   void* memory = std::malloc(size == 0 ? 1 : size);
   if (memory == nullptr) std::abort();
   return memory;

@@ -1,11 +1,12 @@
-// Every allocation of the test binary is seen, so that a test can say what the largest one of its
-// thread was.
+// Every allocation of the test binary is seen, so that a test can say what the largest one was.
+// Any thread; each has its own figure.
 #pragma once
 
 #include <cstddef>
 
 namespace dagstore {
 
-extern thread_local size_t largest_allocation;  // bytes; set it to 0, run, read it
+void ForgetAllocations();
+size_t LargestAllocation();  // bytes, since ForgetAllocations
 
 }  // namespace dagstore

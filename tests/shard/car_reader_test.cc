@@ -262,9 +262,9 @@ TEST_CASE("car reader: a header of exactly the limit is read, one byte more is n
 TEST_CASE("car reader: a header that claims 2^40 bytes allocates nothing") {
   const Bytes bytes = Hex("808080808020a265726f6f7473806776657273696f6e01");
   const FileLikeReader source(bytes);
-  largest_allocation = 0;
+  ForgetAllocations();
   const absl::Status status = CarReader::Open(source).status();
-  const size_t largest = largest_allocation;
+  const size_t largest = LargestAllocation();
   CHECK_CODE(status, kDataLoss);
   CHECK_LE(largest, 1024);  // the message
   CHECK_LE(source.bytes_read(), bytes.size());
@@ -274,9 +274,9 @@ TEST_CASE("car reader: a section that claims 2^40 bytes allocates no more than t
   const Bytes bytes = Join({RootlessHeader(), Hex("808080808020"), RawCid(1)});
   for (const Way way : kWays) {
     const FileLikeReader source(bytes);
-    largest_allocation = 0;
+    ForgetAllocations();
     const Walk walk = WalkCar(source, way);
-    const size_t largest = largest_allocation;
+    const size_t largest = LargestAllocation();
     CHECK_CODE(walk.status, kDataLoss);
     CHECK_LE(largest, 2048);
   }
@@ -616,7 +616,7 @@ TEST_CASE("car reader: NextHead does not read the data of large blocks") {
   const auto reader = ValueOf(CarReader::Open(car));
   const uint64_t reads = car.reads();
   const uint64_t bytes = car.bytes_read();
-  largest_allocation = 0;
+  ForgetAllocations();
   CarSection section;
   for (uint64_t i = 0; i < count; ++i) {
     REQUIRE(ValueOf(reader->NextHead(section)));
@@ -624,7 +624,7 @@ TEST_CASE("car reader: NextHead does not read the data of large blocks") {
     REQUIRE_EQ(section.data_size, 1 << 20);
     REQUIRE(section.data.empty());
   }
-  const size_t largest = largest_allocation;
+  const size_t largest = LargestAllocation();
   CHECK_FALSE(ValueOf(reader->NextHead(section)));
   CHECK_EQ(car.reads() - reads, count);                          // one each
   CHECK_LE(car.bytes_read() - bytes, (64 << 10) + 128 * count);  // one window, then heads only
@@ -653,7 +653,7 @@ TEST_CASE("car reader: Next and NextBatch read each byte once, and their window 
       const HugeCar car((48 << 20) / data_size, data_size);
       const auto reader = ValueOf(CarReader::Open(car));
       const uint64_t bytes = car.bytes_read();
-      largest_allocation = 0;
+      ForgetAllocations();
       CarSection section;
       std::vector<CarSection> batch;
       uint64_t seen = 0;
@@ -664,7 +664,7 @@ TEST_CASE("car reader: Next and NextBatch read each byte once, and their window 
           for (const CarSection& one : batch) REQUIRE_EQ(one.data.size(), data_size);
         }
       }
-      const size_t largest = largest_allocation;
+      const size_t largest = LargestAllocation();
       CHECK_EQ(seen, (48 << 20) / data_size);
       CHECK_LE(car.bytes_read() - bytes, car.Size());
       CHECK_LE(largest, (8 << 20) + kVarintBytesMax);
@@ -864,10 +864,10 @@ TEST_CASE("car reader: 5000 mutations of real files read alike in every way") {
     for (const Way way : kWays) {
       for (const size_t window : {size_t{64}, size_t{1} << 20}) {
         const FileLikeReader file(bytes);
-        largest_allocation = 0;
+        ForgetAllocations();
         const Walk walk =
             WalkCar(file, way, {.zero_length_as_end = padding, .window_bytes = window});
-        const size_t largest = largest_allocation;
+        const size_t largest = LargestAllocation();
         REQUIRE_EQ(static_cast<int>(walk.status.code()), static_cast<int>(first.status.code()));
         REQUIRE_EQ(walk.position, first.position);
         REQUIRE_EQ(walk.padding, first.padding);
