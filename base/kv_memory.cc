@@ -3,13 +3,13 @@
 // A table is an ordered map. A cursor holds the map as it was; the first commit to the table after that works on a copy,
 // so a cursor costs nothing to open and a commit costs a copy only while somebody walks.
 #include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 
 #include <array>
 #include <functional>
 #include <map>
 
 #include "base/kv.h"
+#include "base/mutex.h"
 
 namespace dagstore {
 namespace {
@@ -18,7 +18,7 @@ using Map = std::map<std::string, std::string, std::less<>>;
 
 // Shared by the Kv and its cursors.
 struct Tables {
-  absl::Mutex mutex;
+  SharedMutex mutex;
   // The holders of a map change under `mutex` only, so that "nobody else holds it" can be relied on.
   std::array<std::shared_ptr<Map>, kKvTables> maps ABSL_GUARDED_BY(mutex);
 };
@@ -30,13 +30,13 @@ class MemoryCursor final : public KvCursor {
   MemoryCursor(std::shared_ptr<Tables> tables, KvTable table, std::string_view from, std::string_view prefix)
       : tables_(std::move(tables)), prefix_(prefix) {
     {
-      const absl::MutexLock lock(&tables_->mutex);
+      const WriterMutexLock lock(tables_->mutex);
       map_ = tables_->maps[static_cast<size_t>(table)];
     }
     at_ = map_->lower_bound(std::max(from, prefix));
   }
   ~MemoryCursor() override {
-    const absl::MutexLock lock(&tables_->mutex);
+    const WriterMutexLock lock(tables_->mutex);
     map_.reset();
   }
 
@@ -73,12 +73,12 @@ void Apply(const KvBatch::Change& change, Map& map) {
 class MemoryKv final : public Kv {
  public:
   MemoryKv() {
-    const absl::MutexLock lock(&tables_->mutex);
+    const WriterMutexLock lock(tables_->mutex);
     for (std::shared_ptr<Map>& map : tables_->maps) map = std::make_shared<Map>();
   }
 
   absl::StatusOr<std::optional<std::string>> Get(KvTable table, std::string_view key) override {
-    const absl::ReaderMutexLock lock(&tables_->mutex);
+    const ReaderMutexLock lock(tables_->mutex);
     const Map& map = *tables_->maps[static_cast<size_t>(table)];
     const auto found = map.find(key);
     if (found == map.end()) return std::optional<std::string>();
@@ -91,7 +91,7 @@ class MemoryKv final : public Kv {
 
   absl::Status Commit(const KvBatch& batch, bool sync) override {
     RETURN_IF_ERROR(CheckKvBatch(batch));
-    const absl::MutexLock lock(&tables_->mutex);
+    const WriterMutexLock lock(tables_->mutex);
     for (const KvBatch::Change& change : batch.changes()) {
       std::shared_ptr<Map>& map = tables_->maps[static_cast<size_t>(change.table)];
       if (map.use_count() > 1) map = std::make_shared<Map>(*map);  // a cursor walks it
@@ -104,7 +104,7 @@ class MemoryKv final : public Kv {
   uint64_t SizeBytes() override { return 0; }
 
   uint64_t SyncCount() const override {
-    const absl::ReaderMutexLock lock(&tables_->mutex);
+    const ReaderMutexLock lock(tables_->mutex);
     return sync_count_;
   }
 

@@ -1,6 +1,5 @@
 // Kv on RocksDB: one database, one column family per table. The only file that includes rocksdb/.
 #include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
@@ -20,6 +19,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/kv.h"
+#include "base/mutex.h"
 
 namespace dagstore {
 namespace {
@@ -118,7 +118,7 @@ class InfoLog final : public rocksdb::Logger {
     if (std::vsnprintf(text, sizeof text, format, arguments) < 0) return;
     const std::string line =
         fmt::format("{} {}\n", absl::FormatTime(Clock::Real().WallNow(), absl::UTCTimeZone()), text);
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     if (file_ == nullptr || bytes_ + line.size() > kInfoLogBytesMax) Reopen(line.size());
     if (file_ != nullptr && file_->Append(AsSpan(line)).ok()) bytes_ += line.size();
   }
@@ -140,7 +140,7 @@ class InfoLog final : public rocksdb::Logger {
   }
 
   const std::string path_;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::unique_ptr<WritableFile> file_ ABSL_GUARDED_BY(mutex_);  // null until the first line, and while it cannot be had
   uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
@@ -299,13 +299,13 @@ class RocksKv final : public Kv {
   }
 
   absl::Status Failure() const {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     return failure_;
   }
 
   // The first failure stays.
   absl::Status Fail(absl::Status status) {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     if (failure_.ok()) failure_ = std::move(status);
     failed_.store(true, std::memory_order_release);
     return failure_;
@@ -316,7 +316,7 @@ class RocksKv final : public Kv {
   const std::string path_;
   std::atomic<uint64_t> sync_count_{0};
   std::atomic<bool> failed_{false};
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // the first failed commit; OK while healthy
 };
 

@@ -1,53 +1,128 @@
-// Mutex and CondVar: the standard ones, with the annotations that clang's -Wthread-safety checks. ThreadSanitizer sees
-// into them; it does not into abseil's, which comes as a library that was built without it.
+// Mutex, SharedMutex, CondVar, Notification: the standard ones, with the annotations that clang's -Wthread-safety checks.
+// ThreadSanitizer sees into them; it does not into abseil's, which comes as a library that was built without it.
 #pragma once
 
 #include <absl/base/thread_annotations.h>
+#include <absl/time/time.h>
 
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <shared_mutex>
 
 namespace dagstore {
 
 class ABSL_LOCKABLE Mutex {
  public:
-  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
-  void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mu_.lock(); }
+  void Unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
 
  private:
   friend class CondVar;
-  std::mutex mutex_;
+  std::mutex mu_;
 };
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
-  explicit MutexLock(Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) { mutex_.Lock(); }
-  ~MutexLock() ABSL_UNLOCK_FUNCTION() { mutex_.Unlock(); }
+  explicit MutexLock(Mutex& mu) ABSL_EXCLUSIVE_LOCK_FUNCTION(mu) : mu_(mu) { mu_.Lock(); }
+  ~MutexLock() ABSL_UNLOCK_FUNCTION() { mu_.Unlock(); }
   MutexLock(const MutexLock&) = delete;
-  MutexLock& operator=(const MutexLock&) = delete;
 
  private:
-  Mutex& mutex_;
+  Mutex& mu_;
 };
 
-// Waiting gives the mutex up and takes it again; wake-ups may be spurious.
-class CondVar {
+// Many readers or one writer.
+class ABSL_LOCKABLE SharedMutex {
  public:
-  void Wait(Mutex& mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
-    condition_.wait(lock);
-    lock.release();
-  }
-  void WaitFor(Mutex& mutex, std::chrono::nanoseconds time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
-    condition_.wait_for(lock, time);
-    lock.release();
-  }
-  void NotifyAll() { condition_.notify_all(); }
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mu_.lock(); }
+  void Unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
+  void ReaderLock() ABSL_SHARED_LOCK_FUNCTION() { mu_.lock_shared(); }
+  void ReaderUnlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock_shared(); }
 
  private:
-  std::condition_variable condition_;
+  std::shared_mutex mu_;
+};
+
+class ABSL_SCOPED_LOCKABLE WriterMutexLock {
+ public:
+  explicit WriterMutexLock(SharedMutex& mu) ABSL_EXCLUSIVE_LOCK_FUNCTION(mu) : mu_(mu) { mu_.Lock(); }
+  ~WriterMutexLock() ABSL_UNLOCK_FUNCTION() { mu_.Unlock(); }
+  WriterMutexLock(const WriterMutexLock&) = delete;
+
+ private:
+  SharedMutex& mu_;
+};
+
+class ABSL_SCOPED_LOCKABLE ReaderMutexLock {
+ public:
+  explicit ReaderMutexLock(SharedMutex& mu) ABSL_SHARED_LOCK_FUNCTION(mu) : mu_(mu) { mu_.ReaderLock(); }
+  ~ReaderMutexLock() ABSL_UNLOCK_FUNCTION() { mu_.ReaderUnlock(); }
+  ReaderMutexLock(const ReaderMutexLock&) = delete;
+
+ private:
+  SharedMutex& mu_;
+};
+
+// Waits are relative and follow the monotonic clock; wake-ups may be spurious.
+class CondVar {
+ public:
+  void Wait(Mutex& mu) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    std::unique_lock<std::mutex> lock(mu.mu_, std::adopt_lock);
+    cv_.wait(lock);
+    lock.release();
+  }
+  // True if the time ran out.
+  bool WaitFor(Mutex& mu, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    if (timeout >= kForever) {
+      Wait(mu);
+      return false;
+    }
+    std::unique_lock<std::mutex> lock(mu.mu_, std::adopt_lock);
+    const bool expired = cv_.wait_for(lock, absl::ToChronoNanoseconds(timeout)) == std::cv_status::timeout;
+    lock.release();
+    return expired;
+  }
+  void NotifyOne() { cv_.notify_one(); }
+  void NotifyAll() { cv_.notify_all(); }
+
+ private:
+  static constexpr absl::Duration kForever = absl::Hours(24 * 365);  // beyond it nanoseconds could overflow
+  std::condition_variable cv_;
+};
+
+// Happens once.
+class Notification {
+ public:
+  void Notify() {
+    MutexLock lock(mu_);
+    notified_ = true;
+    arrived_.NotifyAll();
+  }
+  bool HasBeenNotified() const {
+    MutexLock lock(mu_);
+    return notified_;
+  }
+  void WaitForNotification() const {
+    MutexLock lock(mu_);
+    while (!notified_) arrived_.Wait(mu_);
+  }
+  // True if it happened in time.
+  bool WaitForNotificationWithTimeout(absl::Duration timeout) const {
+    const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+    MutexLock lock(mu_);
+    while (!notified_) {
+      const auto left = until - std::chrono::steady_clock::now();
+      if (left <= left.zero()) return false;
+      arrived_.WaitFor(mu_, absl::FromChrono(left));
+    }
+    return true;
+  }
+
+ private:
+  mutable Mutex mu_;
+  mutable CondVar arrived_;
+  bool notified_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace dagstore

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 
 #include <atomic>
 #include <cstddef>
@@ -20,6 +19,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace dagstore {
@@ -88,19 +88,19 @@ class Channel {
     size_t capacity() const { return capacity_; }
 
     bool Reserve() {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       if (reserved_ + count_ >= capacity_) return false;
       ++reserved_;
       return true;
     }
     void Unreserve() {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       --reserved_;
     }
     void Push(T value) {
       bool wake = false;
       {
-        absl::MutexLock lock(&mu_);
+        MutexLock lock(mu_);
         --reserved_;
         if (count_ == ring_.size()) Grow();
         ring_[(head_ + count_) % ring_.size()] = std::move(value);
@@ -108,11 +108,11 @@ class Channel {
         ready_.store(count_, std::memory_order_release);
         wake = sleepers_ != 0;
       }
-      if (wake) arrived_.Signal();
+      if (wake) arrived_.NotifyOne();
     }
     std::optional<T> TryPop() {
       if (ready_.load(std::memory_order_acquire) == 0) return std::nullopt;
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       return count_ == 0 ? std::nullopt : std::optional<T>(Take());
     }
     std::optional<T> Pop(Deadline deadline, const Clock& clock) {
@@ -127,15 +127,15 @@ class Channel {
           }
         }
       }
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       while (count_ == 0) {
         ++sleepers_;
         bool expired = false;
         if (deadline.IsInfinite()) {
-          arrived_.Wait(&mu_);
+          arrived_.Wait(mu_);
         } else {
           const absl::Duration left = deadline.Remaining(clock.Now());
-          expired = left <= absl::ZeroDuration() || arrived_.WaitWithTimeout(&mu_, left);
+          expired = left <= absl::ZeroDuration() || arrived_.WaitFor(mu_, left);
         }
         --sleepers_;
         if (count_ == 0 && expired && deadline.Passed(clock.Now())) return std::nullopt;
@@ -161,8 +161,8 @@ class Channel {
 
     const size_t capacity_;
     std::atomic<size_t> ready_{0};  // count_, readable without the lock
-    absl::Mutex mu_;
-    absl::CondVar arrived_;
+    Mutex mu_;
+    CondVar arrived_;
     std::vector<std::optional<T>> ring_ ABSL_GUARDED_BY(mu_);
     size_t head_ ABSL_GUARDED_BY(mu_) = 0;
     size_t count_ ABSL_GUARDED_BY(mu_) = 0;

@@ -13,28 +13,28 @@ Committer::Committer(Kv& kv, std::shared_ptr<TaskQueues> queues) : kv_(kv), queu
 
 Committer::~Committer() {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     ending_ = true;
   }
-  arrived_.SignalAll();
+  arrived_.NotifyAll();
   thread_.join();
 }
 
 void Committer::Commit(uint64_t sequence, KvBatch batch) {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     DAGSTORE_CHECK(!work_.has_value());
     work_ = Work{sequence, std::move(batch)};
   }
-  arrived_.Signal();
+  arrived_.NotifyOne();
 }
 
 void Committer::Run() {
   for (;;) {
     Work work;
     {
-      absl::MutexLock lock(&mu_);
-      while (!work_.has_value() && !ending_) arrived_.Wait(&mu_);
+      MutexLock lock(mu_);
+      while (!work_.has_value() && !ending_) arrived_.Wait(mu_);
       if (!work_.has_value()) return;
       work = std::move(*work_);
       work_.reset();

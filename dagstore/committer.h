@@ -5,13 +5,13 @@
 #pragma once
 
 #include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 
 #include <memory>
 #include <optional>
 #include <thread>
 
 #include "base/kv.h"
+#include "base/mutex.h"
 #include "dagstore/queues.h"
 
 namespace dagstore {
@@ -34,8 +34,8 @@ class Committer final : public CommitSink {
 
   Kv& kv_;
   const std::shared_ptr<TaskQueues> queues_;
-  absl::Mutex mu_;
-  absl::CondVar arrived_;
+  Mutex mu_;
+  CondVar arrived_;
   std::optional<Work> work_ ABSL_GUARDED_BY(mu_);
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;

@@ -1,11 +1,11 @@
 #include "dagstore/dagstore.h"
 
-#include <absl/synchronization/notification.h>
 
 #include <algorithm>
 #include <atomic>
 #include <thread>
 
+#include "base/mutex.h"
 #include "dagstore/committer.h"
 #include "dagstore/job_executor.h"
 #include "dagstore/loop_uv.h"
@@ -40,13 +40,13 @@ struct DagStore::Core {
 
   std::atomic<TicketId> next_ticket{1};
   std::atomic<uint64_t> quarantined{0};
-  absl::Mutex close_mu;
+  Mutex close_mu;
   bool closed ABSL_GUARDED_BY(close_mu) = false;
 
   // What the top-level index had in memory when the process ended is added again, off the loop.
   std::thread catch_up;
   CancelFlag catch_up_cancel;
-  absl::Notification lookups_ready;
+  Notification lookups_ready;
 
   explicit Core(Options o) : options(std::move(o)), failures(options.failures_kept_max) {}
 
@@ -226,7 +226,7 @@ void DagStore::Core::CatchUp(std::vector<Ordinal> ordinals) {
 absl::Status DagStore::Close() { return core_->Stop(); }
 
 absl::Status DagStore::Core::Stop() {
-  absl::MutexLock lock(&close_mu);
+  MutexLock lock(close_mu);
   if (closed) return absl::OkStatus();
   closed = true;
   if (loop == nullptr) return absl::OkStatus();

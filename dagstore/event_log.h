@@ -5,7 +5,6 @@
 #pragma once
 
 #include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace dagstore {
 
@@ -29,15 +29,15 @@ class EventLog {
 
     // Waits until an event is there or the deadline passes.
     std::optional<Event> Next(Deadline deadline = Deadline::Infinite(), const Clock& clock = Clock::Real()) {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       while (events_.empty()) {
         if (deadline.IsInfinite()) {
-          arrived_.Wait(&mu_);
+          arrived_.Wait(mu_);
           continue;
         }
         const absl::Duration left = deadline.Remaining(clock.Now());
         if (left <= absl::ZeroDuration()) return std::nullopt;
-        arrived_.WaitWithTimeout(&mu_, left);
+        arrived_.WaitFor(mu_, left);
       }
       Event event = std::move(events_.front());
       events_.pop_front();
@@ -45,7 +45,7 @@ class EventLog {
     }
     // Events lost so far because nobody read.
     uint64_t dropped() const {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       return dropped_;
     }
 
@@ -53,19 +53,19 @@ class EventLog {
     friend class EventLog;
     void Push(const Event& event) {
       {
-        absl::MutexLock lock(&mu_);
+        MutexLock lock(mu_);
         if (events_.size() == capacity_) {
           events_.pop_front();
           ++dropped_;
         }
         events_.push_back(event);
       }
-      arrived_.Signal();
+      arrived_.NotifyOne();
     }
 
     const size_t capacity_;
-    mutable absl::Mutex mu_;
-    absl::CondVar arrived_;
+    mutable Mutex mu_;
+    CondVar arrived_;
     std::deque<Event> events_ ABSL_GUARDED_BY(mu_);
     uint64_t dropped_ ABSL_GUARDED_BY(mu_) = 0;
   };
@@ -76,7 +76,7 @@ class EventLog {
   void Publish(const Event& event) {
     std::vector<std::shared_ptr<Subscription>> readers;
     {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       ++published_;
       if (kept_max_ != 0) {
         if (kept_.size() == kept_max_) kept_.pop_front();
@@ -94,7 +94,7 @@ class EventLog {
   // Ends when the returned pointer is dropped. Holds at most `capacity` unread events.
   std::shared_ptr<Subscription> Subscribe(size_t capacity) {
     auto subscription = std::make_shared<Subscription>(capacity);
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     subscribers_.push_back(subscription);
     count_.store(subscribers_.size(), std::memory_order_relaxed);
     return subscription;
@@ -103,19 +103,19 @@ class EventLog {
 
   // Newest first.
   std::vector<Event> Last(size_t events_max) const {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     const size_t n = std::min(events_max, kept_.size());
     return std::vector<Event>(kept_.rbegin(), kept_.rbegin() + static_cast<std::ptrdiff_t>(n));
   }
   uint64_t published() const {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     return published_;
   }
 
  private:
   const size_t kept_max_;
   std::atomic<size_t> count_{0};
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   std::deque<Event> kept_ ABSL_GUARDED_BY(mu_);
   std::vector<std::weak_ptr<Subscription>> subscribers_ ABSL_GUARDED_BY(mu_);
   uint64_t published_ ABSL_GUARDED_BY(mu_) = 0;

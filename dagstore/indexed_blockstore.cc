@@ -3,10 +3,11 @@
 #include <absl/base/thread_annotations.h>
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/flat_hash_set.h>
-#include <absl/synchronization/mutex.h>
 
 #include <algorithm>
 #include <list>
+
+#include "base/mutex.h"
 
 namespace dagstore {
 namespace {
@@ -22,11 +23,11 @@ class IndexedBlockstore::Cache {
   Cache(DagStore& store, const IndexedBlockstoreOptions& options) : store_(store), options_(options) {}
 
   ShardCandidate Describe(ShardKey key, Ordinal ordinal) const {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     return {std::move(key), ordinal, by_ordinal_.contains(ordinal), liars_.contains(ordinal)};
   }
   void MarkLiar(Ordinal ordinal) {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     ++stats_.bad_blocks;
     if (liars_.size() < kLiarsMax) liars_.insert(ordinal);
   }
@@ -34,7 +35,7 @@ class IndexedBlockstore::Cache {
   absl::StatusOr<std::shared_ptr<const Accessor>> Get(const ShardKey& key, Ordinal ordinal) {
     std::vector<std::shared_ptr<const Accessor>> released;  // outlives the lock: releasing is not done under it
     {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(mu_);
       Expire(released);
       if (const auto it = by_ordinal_.find(ordinal); it != by_ordinal_.end()) {
         ++stats_.cache_hits;
@@ -47,7 +48,7 @@ class IndexedBlockstore::Cache {
     ASSIGN_OR_RETURN(Accessor opened, store_.AcquireShardSync(key));
     auto accessor = std::make_shared<const Accessor>(std::move(opened));
     const Ordinal actual = accessor->shard()->ordinal;
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     if (by_ordinal_.contains(actual)) return accessor;  // another reader was faster; both are right
     entries_.push_back({actual, accessor, store_clock().Now()});
     by_ordinal_[actual] = std::prev(entries_.end());
@@ -60,22 +61,22 @@ class IndexedBlockstore::Cache {
 
   void Forget(Ordinal ordinal) {
     std::vector<std::shared_ptr<const Accessor>> released;
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     if (const auto it = by_ordinal_.find(ordinal); it != by_ordinal_.end()) Remove(it->second, released);
   }
 
   void Trim() {
     std::vector<std::shared_ptr<const Accessor>> released;
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     while (!entries_.empty()) Remove(entries_.begin(), released);
   }
 
   void CountGet() {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     ++stats_.gets;
   }
   IndexedBlockstoreStats Stats() const {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     IndexedBlockstoreStats stats = stats_;
     stats.accessors = entries_.size();
     return stats;
@@ -105,7 +106,7 @@ class IndexedBlockstore::Cache {
 
   DagStore& store_;
   const IndexedBlockstoreOptions& options_;
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   Entries entries_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<Ordinal, Entries::iterator> by_ordinal_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Ordinal> liars_ ABSL_GUARDED_BY(mu_);

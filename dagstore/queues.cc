@@ -6,7 +6,7 @@ namespace dagstore {
 
 absl::Status TaskQueues::PushRequest(Request request) {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     if (door_closed_) return FailedPrecondition("the store is closed");
     if (requests_.size() >= requests_max_) {
       return ResourceExhausted("{} requests are waiting already", requests_max_);
@@ -20,7 +20,7 @@ absl::Status TaskQueues::PushRequest(Request request) {
 
 void TaskQueues::PushCompletion(Completion completion) {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     if (shut_) return;
     completions_.push_back(std::move(completion));
     has_work_.store(true, std::memory_order_release);
@@ -70,7 +70,7 @@ void TaskQueues::PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordina
 
 void TaskQueues::Take(std::deque<Completion>& completions, std::deque<Request>& requests) {
   if (!HasWork()) return;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(mu_);
   std::move(completions_.begin(), completions_.end(), std::back_inserter(completions));
   completions_.clear();
   if (requests.empty()) {
@@ -84,7 +84,7 @@ void TaskQueues::Take(std::deque<Completion>& completions, std::deque<Request>& 
 // comes second sees the other, so no wake-up is lost. (libuv before 1.53 wants that fence from its callers, too.)
 bool TaskQueues::PrepareSleep() {
   asleep_.store(true, std::memory_order_seq_cst);
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(mu_);
   if (completions_.empty() && requests_.empty()) return true;
   asleep_.store(false, std::memory_order_seq_cst);
   return false;
@@ -93,13 +93,13 @@ bool TaskQueues::PrepareSleep() {
 void TaskQueues::Wake() {
   if (!asleep_.load(std::memory_order_seq_cst)) return;
   if (!asleep_.exchange(false, std::memory_order_seq_cst)) return;  // somebody else wakes it
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(mu_);
   if (!shut_ && wake_ != nullptr) wake_();
 }
 
 void TaskQueues::CloseDoor(Request last) {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     door_closed_ = true;
     if (shut_) return;
     requests_.push_back(std::move(last));
@@ -111,7 +111,7 @@ void TaskQueues::CloseDoor(Request last) {
 void TaskQueues::Shut() {
   std::vector<Completion> completions;
   std::vector<Request> requests;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(mu_);
   door_closed_ = true;
   shut_ = true;
   wake_ = nullptr;

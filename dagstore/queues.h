@@ -7,7 +7,6 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/functional/any_invocable.h>
-#include <absl/synchronization/mutex.h>
 
 #include <atomic>
 #include <deque>
@@ -15,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/mutex.h"
 #include "dagstore/job.h"
 #include "dagstore/result.h"
 
@@ -55,7 +55,7 @@ class TaskQueues {
 
   // Called when the loop may be asleep and there is work. Set before any push; must be callable from any thread.
   void SetWaker(std::function<void()> wake) {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     wake_ = std::move(wake);
   }
 
@@ -89,7 +89,7 @@ class TaskQueues {
   const size_t requests_max_;
   std::atomic<bool> has_work_{false};
   std::atomic<bool> asleep_{false};
-  absl::Mutex mu_;
+  Mutex mu_;
   std::function<void()> wake_ ABSL_GUARDED_BY(mu_);
   std::vector<Completion> completions_ ABSL_GUARDED_BY(mu_);
   std::vector<Request> requests_ ABSL_GUARDED_BY(mu_);

@@ -45,7 +45,7 @@ void ShardTable::Erase(uint32_t slot) {
 }
 
 void Directory::Set(Ordinal ordinal, std::string_view key) {
-  absl::MutexLock lock(&mu_);
+  WriterMutexLock lock(mu_);
   const size_t at = ordinal >> kChunkBits;
   if (at >= chunks_.size()) chunks_.resize(at + 1);
   if (chunks_[at] == nullptr) chunks_[at] = std::make_unique<Chunk>();
@@ -58,7 +58,7 @@ void Directory::Set(Ordinal ordinal, std::string_view key) {
 }
 
 void Directory::Clear(Ordinal ordinal) {
-  absl::MutexLock lock(&mu_);
+  WriterMutexLock lock(mu_);
   const size_t at = ordinal >> kChunkBits;
   if (at >= chunks_.size() || chunks_[at] == nullptr) return;
   Entry& entry = chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)];
@@ -69,12 +69,12 @@ void Directory::Clear(Ordinal ordinal) {
 }
 
 void Directory::Reserve(size_t ordinals) {
-  absl::MutexLock lock(&mu_);
+  WriterMutexLock lock(mu_);
   chunks_.reserve((ordinals >> kChunkBits) + 1);
 }
 
 std::optional<ShardKey> Directory::KeyOf(Ordinal ordinal) const {
-  absl::ReaderMutexLock lock(&mu_);
+  ReaderMutexLock lock(mu_);
   const size_t at = ordinal >> kChunkBits;
   if (at >= chunks_.size() || chunks_[at] == nullptr) return std::nullopt;
   const Entry& entry = chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)];
@@ -83,14 +83,14 @@ std::optional<ShardKey> Directory::KeyOf(Ordinal ordinal) const {
 }
 
 bool Directory::IsAlive(Ordinal ordinal) const {
-  absl::ReaderMutexLock lock(&mu_);
+  ReaderMutexLock lock(mu_);
   const size_t at = ordinal >> kChunkBits;
   return at < chunks_.size() && chunks_[at] != nullptr &&
          chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)].key != nullptr;
 }
 
 size_t Directory::alive() const {
-  absl::ReaderMutexLock lock(&mu_);
+  ReaderMutexLock lock(mu_);
   return alive_;
 }
 

@@ -6,7 +6,6 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/container/flat_hash_set.h>
-#include <absl/synchronization/mutex.h>
 
 #include <cstdint>
 #include <memory>
@@ -14,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/mutex.h"
 #include "index/top_index.h"
 #include "shard/key.h"
 #include "shard/state.h"
@@ -103,7 +103,7 @@ class Directory {
     const char* key = nullptr;  // in the slot; outlives the entry: the loop clears before it erases
     uint16_t size = 0;
   };
-  mutable absl::Mutex mu_;
+  mutable SharedMutex mu_;
   // Ordinals are dense but for gaps of destroyed and re-indexed shards; chunks that are all dead are not kept.
   static constexpr uint32_t kChunkBits = 12;
   struct Chunk {

@@ -13,27 +13,27 @@ WorkerPool::WorkerPool(const std::string& name, int threads) {
 
 WorkerPool::~WorkerPool() {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     ending_ = true;
   }
-  arrived_.SignalAll();
+  arrived_.NotifyAll();
   for (std::thread& thread : threads_) thread.join();
 }
 
 void WorkerPool::Post(absl::AnyInvocable<void()> work) {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(mu_);
     queue_.push_back(std::move(work));
   }
-  arrived_.Signal();
+  arrived_.NotifyOne();
 }
 
 void WorkerPool::Run() {
   for (;;) {
     absl::AnyInvocable<void()> work;
     {
-      absl::MutexLock lock(&mu_);
-      while (queue_.empty() && !ending_) arrived_.Wait(&mu_);
+      MutexLock lock(mu_);
+      while (queue_.empty() && !ending_) arrived_.Wait(mu_);
       if (queue_.empty()) return;
       work = std::move(queue_.front());
       queue_.pop_front();

@@ -6,12 +6,13 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/functional/any_invocable.h>
-#include <absl/synchronization/mutex.h>
 
 #include <deque>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace dagstore {
 
@@ -27,8 +28,8 @@ class WorkerPool {
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mu_);
 
-  absl::Mutex mu_;
-  absl::CondVar arrived_;
+  Mutex mu_;
+  CondVar arrived_;
   std::deque<absl::AnyInvocable<void()>> queue_ ABSL_GUARDED_BY(mu_);
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_;

@@ -2,7 +2,6 @@
 
 #include <absl/base/thread_annotations.h>
 #include <absl/container/flat_hash_map.h>
-#include <absl/synchronization/mutex.h>
 
 #include <algorithm>
 #include <charconv>
@@ -13,6 +12,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/mutex.h"
+#include "base/mutex.h"
 
 namespace dagstore {
 namespace {
@@ -73,7 +74,7 @@ class OpenIndexes {
   OpenIndexes(size_t files_max, size_t heap_bytes_max) : files_max_(files_max), heap_bytes_max_(heap_bytes_max) {}
 
   std::shared_ptr<const ShardIndex> Get(Ordinal ordinal) {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     const auto found = by_ordinal_.find(ordinal);
     if (found == by_ordinal_.end()) return nullptr;
     recent_.splice(recent_.begin(), recent_, found->second);
@@ -83,7 +84,7 @@ class OpenIndexes {
   // `heap_bytes` is 0 for a mapped file.
   void Put(Ordinal ordinal, std::shared_ptr<const ShardIndex> index, size_t heap_bytes) {
     std::list<Item> closed;  // after the lock: unmapping takes a while
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     Unlink(ordinal, closed);
     recent_.push_front({ordinal, std::move(index), heap_bytes});
     by_ordinal_[ordinal] = recent_.begin();
@@ -100,7 +101,7 @@ class OpenIndexes {
 
   void Erase(Ordinal ordinal) {
     std::list<Item> closed;
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     Unlink(ordinal, closed);
   }
 
@@ -122,7 +123,7 @@ class OpenIndexes {
 
   const size_t files_max_;
   const size_t heap_bytes_max_;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::list<Item> recent_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Ordinal, std::list<Item>::iterator> by_ordinal_ ABSL_GUARDED_BY(mutex_);
   size_t files_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -140,7 +141,7 @@ class DiskIndexStore final : public IndexStore {
     IndexOutput output{.io = &io_, .dir = options_.dir, .name = FileName(ordinal)};
     output.heap_bytes_max = options_.inline_bytes_max;
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(mutex_);
       first_written_ = std::min(first_written_, ordinal);
       output.temp_name = fmt::format("{}.{}-{}{}", output.name, options_.boot_id, ++temporaries_, kTempSuffix);
     }
@@ -233,7 +234,7 @@ class DiskIndexStore final : public IndexStore {
   absl::StatusOr<IndexSweep> Sweep(absl::FunctionRef<bool(Ordinal)> is_live, KvBatch& batch) override {
     Ordinal first_written;
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(mutex_);
       first_written = first_written_;
     }
     const auto is_dead = [&](Ordinal ordinal) { return ordinal < first_written && !is_live(ordinal); };
@@ -316,7 +317,7 @@ class DiskIndexStore final : public IndexStore {
   Io& io_;
   OpenIndexes open_;
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   uint64_t temporaries_ ABSL_GUARDED_BY(mutex_) = 0;
   Ordinal first_written_ ABSL_GUARDED_BY(mutex_) = std::numeric_limits<Ordinal>::max();
 };
@@ -330,7 +331,7 @@ class MemoryIndexStore final : public IndexStore {
     DAGSTORE_CHECK(!built.in_file);
     StoredIndex stored{.ordinal = ordinal, .bytes = built.bytes, .checksum = built.checksum};
     ASSIGN_OR_RETURN(stored.index, OpenNativeIndex(std::move(built.heap)));
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     indexes_[ordinal] = stored.index;
     return stored;
   }
@@ -338,7 +339,7 @@ class MemoryIndexStore final : public IndexStore {
   void AppendTo(KvBatch&, StoredIndex&) override {}
 
   absl::StatusOr<std::shared_ptr<const ShardIndex>> Open(Ordinal ordinal, uint64_t bytes, uint32_t checksum) override {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     const auto found = indexes_.find(ordinal);
     if (found == indexes_.end()) return NotFound("no shard index {:08x}", ordinal);
     if (found->second->SizeBytes() != bytes || found->second->Checksum() != checksum)
@@ -347,20 +348,20 @@ class MemoryIndexStore final : public IndexStore {
   }
 
   absl::Status Drop(Ordinal ordinal, KvBatch&) override {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     indexes_.erase(ordinal);
     return absl::OkStatus();
   }
 
   absl::StatusOr<IndexStat> Stat(Ordinal ordinal) override {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     const auto found = indexes_.find(ordinal);
     if (found == indexes_.end()) return NotFound("no shard index {:08x}", ordinal);
     return IndexStat{.bytes = found->second->SizeBytes()};
   }
 
   absl::StatusOr<IndexTotals> Totals() override {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     IndexTotals totals{.indexes = indexes_.size()};
     for (const auto& [ordinal, index] : indexes_) totals.bytes += index->SizeBytes();
     return totals;
@@ -369,7 +370,7 @@ class MemoryIndexStore final : public IndexStore {
   absl::Status ForEach(absl::FunctionRef<bool(Ordinal, const IndexStat&)> visit) override {
     std::map<Ordinal, std::shared_ptr<const ShardIndex>> indexes;
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(mutex_);
       indexes = indexes_;  // `visit` may call back
     }
     for (const auto& [ordinal, index] : indexes)
@@ -382,7 +383,7 @@ class MemoryIndexStore final : public IndexStore {
   absl::StatusOr<uint64_t> EmptyTrash() override { return 0; }
 
  private:
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::map<Ordinal, std::shared_ptr<const ShardIndex>> indexes_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -2,6 +2,7 @@
 
 #include <absl/container/flat_hash_set.h>
 #include <absl/container/inlined_vector.h>
+#include <absl/time/time.h>
 
 #include <algorithm>
 #include <cmath>
@@ -28,7 +29,7 @@ constexpr size_t kFindGroup = 16;          // keys whose memory is fetched at on
 constexpr size_t kFindRuns = 8;            // runs likewise
 constexpr size_t kSnapshotSlots = 16;
 constexpr uint32_t kMergePause = 4096;  // buckets between looks at what else there is to do
-constexpr auto kRetiredPoll = std::chrono::milliseconds(20);  // while replaced runs wait for their last reader
+constexpr absl::Duration kRetiredPoll = absl::Milliseconds(20);  // while replaced runs wait for their last reader
 
 std::string RunName(uint64_t number, std::string_view suffix) { return fmt::format("run-{:016x}{}", number, suffix); }
 

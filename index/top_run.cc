@@ -11,7 +11,6 @@ namespace {
 constexpr uint8_t kMagic[8] = {'d', 'a', 'g', 't', 'o', 'p', 'r', 'n'};
 constexpr uint32_t kVersion = 1;
 constexpr size_t kHeaderBytes = 4096;  // a page, so that the directory begins on one
-constexpr size_t kHeaderUsed = 64;     // checksum included
 constexpr uint64_t kPage = 4096;
 constexpr size_t kTailBytes = 8;  // zeros after the entries: an entry is loaded as eight bytes
 

@@ -70,7 +70,7 @@ struct FakeIo::Disk {
   };
   using Names = std::map<std::string, std::shared_ptr<Node>>;
 
-  mutable absl::Mutex mutex;
+  mutable Mutex mutex;
   Names files ABSL_GUARDED_BY(mutex);
   Names durable_files ABSL_GUARDED_BY(mutex);
   std::set<std::string> dirs ABSL_GUARDED_BY(mutex) = {".", "/"};
@@ -138,14 +138,14 @@ class FakeIo::ReadHandle final : public RandomFile {
   ReadHandle(std::shared_ptr<Disk> disk, std::shared_ptr<Node> node, std::string path, uint64_t boot, uint64_t size)
       : disk_(std::move(disk)), node_(std::move(node)), path_(std::move(path)), boot_(boot), size_(size) {}
   ~ReadHandle() override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     --disk_->open_files;
   }
 
   uint64_t Size() const override { return size_; }
 
   absl::StatusOr<size_t> ReadSome(uint64_t offset, size_t size, uint8_t* out) const override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     RETURN_IF_ERROR(disk_->EnterHandle(Op::kRead, path_, boot_));
     if (node_->reads_fail) return ErrnoStatus(EIO, fmt::format("read {}", path_));
     disk_->Log(Op::kRead, fmt::format("{} {} {}", path_, offset, size));
@@ -157,13 +157,13 @@ class FakeIo::ReadHandle final : public RandomFile {
   }
 
   absl::StatusOr<FileStat> Stat() const override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     RETURN_IF_ERROR(disk_->EnterHandle(Op::kStat, path_, boot_));
     return StatOfFile(node_->content.size(), node_->inode, node_->mtime_ns);
   }
 
   absl::StatusOr<Span> Map() override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     RETURN_IF_ERROR(disk_->EnterHandle(Op::kMap, path_, boot_));
     if (node_->reads_fail) return ErrnoStatus(EIO, fmt::format("map {}", path_));
     disk_->Log(Op::kMap, path_);
@@ -189,21 +189,21 @@ class FakeIo::WriteHandle final : public WritableFile {
   WriteHandle(std::shared_ptr<Disk> disk, std::shared_ptr<Node> node, std::string path, uint64_t boot)
       : disk_(std::move(disk)), node_(std::move(node)), path_(std::move(path)), boot_(boot) {}
   ~WriteHandle() override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     if (!closed_) --disk_->open_files;
   }
 
   absl::Status Append(Span data) override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     return Write(node_->content.size(), data);
   }
   absl::Status WriteAt(uint64_t offset, Span data) override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     return Write(offset, data);
   }
 
   absl::Status Sync() override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     DAGSTORE_CHECK(!closed_);
     DAGSTORE_CHECK_MSG(sync_error_.ok(), "a second sync after a failed one would lie");
     sync_error_ = disk_->EnterHandle(Op::kSync, path_, boot_);
@@ -214,7 +214,7 @@ class FakeIo::WriteHandle final : public WritableFile {
   }
 
   absl::Status Close() override {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     DAGSTORE_CHECK(!closed_);
     closed_ = true;
     --disk_->open_files;
@@ -256,46 +256,46 @@ FakeIo::~FakeIo() = default;
 
 FakeIo& FakeIo::FailNth(uint64_t n, absl::Status error) {
   DAGSTORE_CHECK(n > 0 && !error.ok());
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->faults.push_back({.op = std::nullopt, .left = n, .error = std::move(error), .stays = false});
   return *this;
 }
 
 FakeIo& FakeIo::FailNth(Op op, uint64_t n, absl::Status error) {
   DAGSTORE_CHECK(n > 0 && !error.ok());
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->faults.push_back({.op = op, .left = n, .error = std::move(error), .stays = false});
   return *this;
 }
 
 FakeIo& FakeIo::StopAtNth(uint64_t n) {
   DAGSTORE_CHECK(n > 0);
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->faults.push_back(
       {.op = std::nullopt, .left = n, .error = Unavailable("the machine is down"), .stays = true});
   return *this;
 }
 
 FakeIo& FakeIo::FailAfterBytes(uint64_t bytes) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->bytes_left = bytes;
   return *this;
 }
 
 FakeIo& FakeIo::FailReads(const std::string& path) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->Expect(path)->reads_fail = true;
   return *this;
 }
 
 FakeIo& FakeIo::ShortenReads(const std::string& path, uint64_t size) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->Expect(path)->reads_end = size;
   return *this;
 }
 
 FakeIo& FakeIo::FlipBit(const std::string& path, uint64_t offset, int bit) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   Node& node = *disk_->Expect(path);
   DAGSTORE_CHECK(offset < node.content.size() && bit >= 0 && bit < 8);
   node.content[offset] ^= static_cast<uint8_t>(1 << bit);
@@ -304,7 +304,7 @@ FakeIo& FakeIo::FlipBit(const std::string& path, uint64_t offset, int bit) {
 }
 
 FakeIo& FakeIo::Heal() {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->faults.clear();
   disk_->bytes_left.reset();
   for (const auto& [path, node] : disk_->files) {
@@ -315,7 +315,7 @@ FakeIo& FakeIo::Heal() {
 }
 
 void FakeIo::Crash(Lost lost) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   ++disk_->boot;
   std::erase_if(disk_->faults, [](const Disk::Fault& fault) { return fault.stays; });
   if (lost == Lost::kAll) disk_->files = disk_->durable_files;
@@ -332,12 +332,12 @@ void FakeIo::Crash(Lost lost) {
 }
 
 void FakeIo::OnYield(std::function<void()> hook) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   disk_->on_yield = std::move(hook);
 }
 
 void FakeIo::WriteFile(const std::string& path, Span content) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   std::string dir = ParentOf(path);
   while (disk_->dirs.insert(dir).second) dir = ParentOf(dir);
   const std::shared_ptr<Node> node = disk_->NewNode();
@@ -348,36 +348,36 @@ void FakeIo::WriteFile(const std::string& path, Span content) {
 }
 
 std::optional<Bytes> FakeIo::Content(const std::string& path) const {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   const auto found = disk_->files.find(path);
   if (found == disk_->files.end()) return std::nullopt;
   return found->second->content;
 }
 
 std::vector<std::string> FakeIo::Files() const {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   std::vector<std::string> paths;
   for (const auto& [path, node] : disk_->files) paths.push_back(path);
   return paths;
 }
 
 std::vector<std::string> FakeIo::TakeLog() {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   return std::exchange(disk_->log, {});
 }
 
 uint64_t FakeIo::calls() const {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   return disk_->calls;
 }
 
 size_t FakeIo::open_files() const {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   return disk_->open_files;
 }
 
 absl::StatusOr<std::unique_ptr<RandomFile>> FakeIo::Open(const std::string& path, Follow) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kOpen, path));
   ASSIGN_OR_RETURN(std::shared_ptr<Node> node, disk_->Find(Op::kOpen, path));
   disk_->Log(Op::kOpen, path);
@@ -387,7 +387,7 @@ absl::StatusOr<std::unique_ptr<RandomFile>> FakeIo::Open(const std::string& path
 }
 
 absl::StatusOr<std::unique_ptr<WritableFile>> FakeIo::Create(const std::string& path) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kCreate, path));
   if (disk_->files.count(path) != 0 || disk_->dirs.count(path) != 0) {
     return ErrnoStatus(EEXIST, fmt::format("create {}", path));
@@ -401,7 +401,7 @@ absl::StatusOr<std::unique_ptr<WritableFile>> FakeIo::Create(const std::string& 
 }
 
 absl::StatusOr<std::unique_ptr<WritableFile>> FakeIo::OpenForWriting(const std::string& path) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kOpenForWriting, path));
   ASSIGN_OR_RETURN(std::shared_ptr<Node> node, disk_->Find(Op::kOpenForWriting, path));
   disk_->Log(Op::kOpenForWriting, path);
@@ -410,7 +410,7 @@ absl::StatusOr<std::unique_ptr<WritableFile>> FakeIo::OpenForWriting(const std::
 }
 
 absl::StatusOr<FileStat> FakeIo::Stat(const std::string& path, Follow) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kStat, path));
   if (const auto found = disk_->files.find(path); found != disk_->files.end()) {
     return StatOfFile(found->second->content.size(), found->second->inode, found->second->mtime_ns);
@@ -422,7 +422,7 @@ absl::StatusOr<FileStat> FakeIo::Stat(const std::string& path, Follow) {
 }
 
 absl::Status FakeIo::Rename(const std::string& from, const std::string& to) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kRename, from));
   ASSIGN_OR_RETURN(std::shared_ptr<Node> node, disk_->Find(Op::kRename, from));
   if (disk_->dirs.count(to) != 0) return ErrnoStatus(EISDIR, fmt::format("rename {} to {}", from, to));
@@ -434,7 +434,7 @@ absl::Status FakeIo::Rename(const std::string& from, const std::string& to) {
 }
 
 absl::Status FakeIo::Remove(const std::string& path) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kRemove, path));
   RETURN_IF_ERROR(disk_->Find(Op::kRemove, path).status());
   disk_->files.erase(path);
@@ -443,7 +443,7 @@ absl::Status FakeIo::Remove(const std::string& path) {
 }
 
 absl::Status FakeIo::MakeDir(const std::string& path) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kMakeDir, path));
   for (std::string dir = path; disk_->dirs.count(dir) == 0; dir = ParentOf(dir)) {
     if (disk_->files.count(dir) != 0) return ErrnoStatus(ENOTDIR, fmt::format("create folder {}", dir));
@@ -455,7 +455,7 @@ absl::Status FakeIo::MakeDir(const std::string& path) {
 }
 
 absl::Status FakeIo::SyncDir(const std::string& path) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kSyncDir, path));
   if (disk_->dirs.count(path) == 0) return ErrnoStatus(ENOENT, fmt::format("sync folder {}", path));
   std::erase_if(disk_->durable_files, [&](const auto& entry) { return ParentOf(entry.first) == path; });
@@ -467,7 +467,7 @@ absl::Status FakeIo::SyncDir(const std::string& path) {
 }
 
 absl::StatusOr<std::vector<std::string>> FakeIo::List(const std::string& path) {
-  const absl::MutexLock lock(&disk_->mutex);
+  const MutexLock lock(disk_->mutex);
   RETURN_IF_ERROR(disk_->Enter(Op::kList, path));
   if (disk_->dirs.count(path) == 0) return ErrnoStatus(ENOENT, fmt::format("list {}", path));
   std::vector<std::string> names;
@@ -484,7 +484,7 @@ absl::StatusOr<std::vector<std::string>> FakeIo::List(const std::string& path) {
 void FakeIo::Yield() {
   std::function<void()> hook;
   {
-    const absl::MutexLock lock(&disk_->mutex);
+    const MutexLock lock(disk_->mutex);
     hook = disk_->on_yield;
   }
   if (hook) hook();

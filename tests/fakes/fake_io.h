@@ -9,7 +9,6 @@
 #pragma once
 
 #include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 
 #include <functional>
 #include <map>
@@ -20,6 +19,7 @@
 #include <vector>
 
 #include "base/io.h"
+#include "base/mutex.h"
 
 namespace dagstore {
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 
 #include <memory>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/kv.h"
+#include "base/mutex.h"
 
 namespace dagstore {
 
@@ -27,47 +27,48 @@ class FakeKv final : public Kv {
   // The n-th commit from now (1 is the next) fails, and so does every later one, as Kv promises.
   void FailCommit(uint64_t n, absl::Status error, Applied applied = Applied::kNo) {
     DAGSTORE_CHECK(n > 0 && !error.ok());
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     fail_at_ = commits_ + n;
     error_ = std::move(error);
     applied_ = applied;
   }
   // The database is opened again: commits are taken once more.
   void Heal() {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     fail_at_.reset();
   }
 
   // From now on commits wait until they are released.
   void Hold() {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     held_ = true;
   }
   // Lets the oldest `n` that wait (or will wait) go on.
   void Release(uint64_t n) {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     released_ += n;
+    changed_.NotifyAll();
   }
   // Lets all go on, and holds no more.
   void ReleaseAll() {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     held_ = false;
     released_ = tickets_;
+    changed_.NotifyAll();
   }
   // Returns when `n` commits wait.
   void WaitUntilWaiting(size_t n) {
-    const absl::MutexLock lock(&mutex_);
-    const auto enough = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return waiting_ >= n; };
-    mutex_.Await(absl::Condition(&enough));
+    const MutexLock lock(mutex_);
+    while (waiting_ < n) changed_.Wait(mutex_);
   }
 
   size_t waiting() const {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     return waiting_;
   }
   // Calls of Commit so far, failed ones too.
   uint64_t commits() const {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     return commits_;
   }
 
@@ -80,13 +81,13 @@ class FakeKv final : public Kv {
 
   absl::Status Commit(const KvBatch& batch, bool sync) override {
     RETURN_IF_ERROR(CheckKvBatch(batch));
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(mutex_);
     const uint64_t number = ++commits_;
     if (held_) {
       const uint64_t turn = ++tickets_;
-      const auto may_go = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return released_ >= turn; };
       ++waiting_;
-      mutex_.Await(absl::Condition(&may_go));
+      changed_.NotifyAll();
+      while (released_ < turn) changed_.Wait(mutex_);
       --waiting_;
     }
     if (!fail_at_.has_value() || number < *fail_at_) return inner_->Commit(batch, sync);
@@ -99,7 +100,8 @@ class FakeKv final : public Kv {
 
  private:
   const std::unique_ptr<Kv> inner_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
+  CondVar changed_;
   uint64_t commits_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<uint64_t> fail_at_ ABSL_GUARDED_BY(mutex_);  // number of the first commit that fails
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
