@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <optional>
+#include <system_error>
+#include <thread>
 
 #include "base/check.h"
 #include "base/hashing.h"
+#include "base/mutex.h"
 
 namespace dagstore {
 namespace {
@@ -20,6 +22,12 @@ constexpr size_t kRunWindowBytesMin = 4 << 10;
 // Sort keys are scattered into buckets of about eight before they are compared; more than 2^18 buckets only cost cache.
 constexpr int kBucketBitsMax = 18;
 constexpr uint32_t kPrefetchAhead = 8;
+// A window of the pipelined build: 16 blocks of 256 KiB, what the widest hash kernel takes at once.
+constexpr size_t kWindowBytes = 4 << 20;
+// Below this a second thread gains nothing.
+constexpr uint64_t kPipelineBytesMin = 4 * kWindowBytes;
+// What is surely enough to parse the head of a section: varint and CID.
+constexpr size_t kHeadBytesMax = kVarintBytesMax + kCidBytesMax;
 
 class FileSink final : public IndexSink {
  public:
@@ -63,7 +71,7 @@ absl::StatusOr<uint16_t> IndexBuilder::CodecIndex(uint64_t codec) {
   const auto [found, added] = codec_index_.try_emplace(codec, static_cast<uint16_t>(codecs_.size()));
   if (added) {
     if (codecs_.size() == kIndexCodecsMax)
-      return ResourceExhausted("more than {} codecs in one shard", kIndexCodecsMax);
+      return FailedPrecondition("more than {} codecs in one shard", kIndexCodecsMax);
     codecs_.push_back(codec);
   }
   last_codec_ = codec;
@@ -76,11 +84,11 @@ absl::Status IndexBuilder::Add(const IndexEntry& entry) {
   const std::pair kind(entry.hash.code, static_cast<uint32_t>(digest_size));
   if (last_group_ == nullptr || last_group_->first != kind) {
     if (digest_size > kDigestBytesMax)
-      return ResourceExhausted("digest of {} bytes, limit {}", digest_size, kDigestBytesMax);
+      return FailedPrecondition("digest of {} bytes, limit {}", digest_size, kDigestBytesMax);
     auto found = groups_.find(kind);
     if (found == groups_.end()) {
       if (groups_.size() == kIndexGroupsMax)
-        return ResourceExhausted("more than {} kinds of multihash in one shard", kIndexGroupsMax);
+        return FailedPrecondition("more than {} kinds of multihash in one shard", kIndexGroupsMax);
       found = groups_.emplace(kind, Group()).first;
       found->second.digest_size = kind.second;
       found->second.slab_bits = std::bit_width(kSlabBytes / found->second.entry_size()) - 1;
@@ -88,10 +96,10 @@ absl::Status IndexBuilder::Add(const IndexEntry& entry) {
     last_group_ = &*found;
   }
   if (entry.offset > kIndexOffsetMax)
-    return ResourceExhausted("section at byte {}, limit {}", entry.offset, kIndexOffsetMax);
+    return FailedPrecondition("section at byte {}, limit {}", entry.offset, kIndexOffsetMax);
   if (entry.head_size > std::numeric_limits<uint16_t>::max())
-    return ResourceExhausted("section head of {} bytes", entry.head_size);
-  if (entries_ == kIndexEntriesMax) return ResourceExhausted("more than {} sections in one shard", entries_);
+    return FailedPrecondition("section head of {} bytes", entry.head_size);
+  if (entries_ == kIndexEntriesMax) return FailedPrecondition("more than {} sections in one shard", entries_);
   ASSIGN_OR_RETURN(const uint16_t codec_index, CodecIndex(entry.codec));
 
   Group& group = last_group_->second;
@@ -329,44 +337,253 @@ IndexEntry ToEntry(const CarSection& section) {
           .codec = section.cid.codec};
 }
 
+// A thread that hashes one batch at a time, while the caller reads the next.
+class Verifier {
+ public:
+  // Null if the system has no thread for us.
+  static std::unique_ptr<Verifier> Start() {
+    std::unique_ptr<Verifier> verifier(new Verifier);
+    try {
+      verifier->thread_ = std::thread(&Verifier::Run, verifier.get());
+    } catch (const std::system_error&) {
+      return nullptr;
+    }
+    return verifier;
+  }
+  ~Verifier() {
+    if (!thread_.joinable()) return;
+    {
+      const MutexLock lock(mutex_);
+      stop_ = true;
+      changed_.NotifyAll();
+    }
+    thread_.join();
+  }
+
+  // `jobs` stay as they are until Wait() has returned.
+  void Begin(std::vector<HashJob>& jobs) {
+    const MutexLock lock(mutex_);
+    jobs_ = &jobs;
+    changed_.NotifyAll();
+  }
+  void Wait() {
+    const MutexLock lock(mutex_);
+    while (jobs_ != nullptr) changed_.Wait(mutex_);
+  }
+
+ private:
+  Verifier() = default;
+  void Run() {
+    for (;;) {
+      std::vector<HashJob>* jobs;
+      {
+        const MutexLock lock(mutex_);
+        while (jobs_ == nullptr && !stop_) changed_.Wait(mutex_);
+        if (jobs_ == nullptr) return;
+        jobs = jobs_;
+      }
+      VerifyBlocks(*jobs);
+      const MutexLock lock(mutex_);
+      jobs_ = nullptr;
+      changed_.NotifyAll();
+    }
+  }
+
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<HashJob>* jobs_ ABSL_GUARDED_BY(mutex_) = nullptr;  // in work; null when done
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+// Bytes of the payload from `begin` on, and the sections found in them.
+struct Window {
+  std::unique_ptr<uint8_t[]> buffer = {};
+  size_t capacity = 0;
+  uint64_t begin = 0;
+  size_t size = 0;
+  size_t used = 0;  // by whole sections
+  std::vector<CarSection> sections = {};
+  std::vector<HashJob> jobs = {};
+
+  Span rest() const { return {buffer.get() + used, size - used}; }
+  uint64_t position() const { return begin + used; }
+};
+
+// What BuildIndex does between opening the CAR and writing the index; leaves where the payload ended.
+class Scan {
+ public:
+  Scan(const RandomReader& source, const IndexBuildOptions& options, const IndexOutput& output,
+       const WorkContext& context, const IndexProgress& progress, const CarHeader& header, IndexBuilder& builder)
+      : source_(source),
+        options_(options),
+        output_(output),
+        context_(context),
+        progress_(progress),
+        header_(header),
+        builder_(builder) {}
+
+  uint64_t unverified() const { return unverified_; }
+
+  // Heads only.
+  absl::Status Walk(CarReader& reader) {
+    CarSection section;
+    for (bool more = true; more;) {
+      for (uint64_t i = 0; i < kHeadsPerCheck && more; ++i) {
+        ASSIGN_OR_RETURN(more, reader.NextHead(section));
+        if (more) RETURN_IF_ERROR(builder_.Add(ToEntry(section)));
+      }
+      RETURN_IF_ERROR(Pause(reader.position()));
+    }
+    return absl::OkStatus();
+  }
+
+  // Reads, hashes and adds, one after the other.
+  absl::Status Verify(CarReader& reader) {
+    std::vector<CarSection> sections;
+    std::vector<HashJob> jobs;
+    for (bool more = true; more;) {
+      ASSIGN_OR_RETURN(more, reader.NextBatch(sections));
+      jobs.clear();
+      for (const CarSection& section : sections) jobs.push_back({.hash = section.cid.hash, .data = section.data});
+      VerifyBlocks(jobs);
+      RETURN_IF_ERROR(CheckBatch(jobs, sections, unverified_));
+      for (const CarSection& section : sections) RETURN_IF_ERROR(builder_.Add(ToEntry(section)));
+      RETURN_IF_ERROR(Pause(reader.position()));
+    }
+    return absl::OkStatus();
+  }
+
+  // The same with two windows: one is hashed by `verifier` while the other is read, parsed and added. Gives the position
+  // where the payload ended.
+  absl::StatusOr<uint64_t> VerifyPipelined(Verifier& verifier) {
+    Window windows[2];
+    windows[0].begin = header_.first_section;
+    for (size_t i = 0;; i ^= 1) {
+      Window& now = windows[i];
+      Window& before = windows[i ^ 1];
+      absl::StatusOr<bool> more = FillAndAdd(now);
+      // Also after an error: `before` is still in the verifier's hands.
+      verifier.Wait();
+      RETURN_IF_ERROR(CheckBatch(before.jobs, before.sections, unverified_));
+      RETURN_IF_ERROR(more.status());
+      verifier.Begin(now.jobs);
+      if (!*more) {
+        verifier.Wait();
+        RETURN_IF_ERROR(CheckBatch(now.jobs, now.sections, unverified_));
+        RETURN_IF_ERROR(Pause(now.position()));
+        return now.position();
+      }
+      if (absl::Status status = Pause(now.position()); !status.ok()) {
+        verifier.Wait();
+        return status;
+      }
+      // What is left of the last section goes in front of what comes next.
+      Reserve(before, now.rest().size() + kWindowBytes, 0);
+      std::memcpy(before.buffer.get(), now.rest().data(), now.rest().size());
+      before.begin = now.position();
+      before.size = now.rest().size();
+    }
+  }
+
+ private:
+  static constexpr uint64_t kHeadsPerCheck = 4096;  // heads between two looks at the context: 20 ms from a local disk
+
+  // Between batches.
+  absl::Status Pause(uint64_t position) {
+    RETURN_IF_ERROR(context_.Check());
+    if (output_.io != nullptr) output_.io->Yield();
+    if (progress_) progress_(position, header_.payload_size, builder_.entries());
+    return absl::OkStatus();
+  }
+
+  static void Reserve(Window& window, size_t capacity, size_t keep) {
+    if (capacity <= window.capacity) return;
+    auto larger = std::make_unique_for_overwrite<uint8_t[]>(capacity);
+    if (keep != 0) std::memcpy(larger.get(), window.buffer.get(), keep);
+    window.buffer = std::move(larger);
+    window.capacity = capacity;
+  }
+
+  // Reads up to `want` bytes in all.
+  absl::Status Fill(Window& window, size_t want) {
+    want = std::min<uint64_t>(want, header_.payload_size - window.begin);
+    if (want <= window.size) return absl::OkStatus();
+    Reserve(window, want, window.size);
+    RETURN_IF_ERROR(source_.Read(header_.payload_offset + window.begin + window.size, want - window.size,
+                                 window.buffer.get() + window.size));
+    window.size = want;
+    return absl::OkStatus();
+  }
+
+  // Fills the window, finds the whole sections in it (at least one, unless the payload ends) and adds them. False at the
+  // end of the payload.
+  absl::StatusOr<bool> FillAndAdd(Window& window) {
+    window.used = 0;
+    window.sections.clear();
+    window.jobs.clear();
+    RETURN_IF_ERROR(Fill(window, window.size + kWindowBytes));
+    bool ended = false;
+    for (;;) {
+      const uint64_t left = header_.payload_size - window.position();
+      const Span rest = window.rest();
+      ended = left == 0 || (options_.car.zero_length_as_end && !rest.empty() && rest[0] == 0);
+      if (ended || rest.size() < std::min<uint64_t>(left, kHeadBytesMax)) break;
+      CarSection section;
+      section.offset = window.position();
+      RETURN_IF_ERROR(ParseSection(rest, left, options_.car, section));
+      if (section.size() > rest.size()) {
+        if (!window.sections.empty()) break;
+        RETURN_IF_ERROR(Fill(window, section.size()));  // larger than a window; nothing points into the buffer yet
+        continue;
+      }
+      window.used += section.size();
+      window.sections.push_back(section);
+      window.jobs.push_back({.hash = section.cid.hash, .data = section.data});
+      RETURN_IF_ERROR(builder_.Add(ToEntry(section)));
+    }
+    return !ended;
+  }
+
+  const RandomReader& source_;
+  const IndexBuildOptions& options_;
+  const IndexOutput& output_;
+  const WorkContext& context_;
+  const IndexProgress& progress_;
+  const CarHeader& header_;
+  IndexBuilder& builder_;
+  uint64_t unverified_ = 0;
+};
+
 }  // namespace
 
 absl::StatusOr<BuiltIndex> BuildIndex(const RandomReader& source, const IndexBuildOptions& options,
                                       const IndexOutput& output, const WorkContext& context,
                                       const IndexProgress& progress) {
-  constexpr uint64_t kHeadsPerCheck = 4096;  // heads between two looks at the context: below 20 ms from a local disk
   RETURN_IF_ERROR(context.Check());
   ASSIGN_OR_RETURN(const std::unique_ptr<CarReader> reader, CarReader::Open(source, options.car));
   const CarHeader& header = reader->header();
   IndexBuilder builder(output, options.memory_bytes_max);
-  IndexSummary summary;
-
-  std::vector<CarSection> sections;
-  std::vector<HashJob> jobs;
-  for (bool more = true; more;) {
-    if (options.verify) {
-      ASSIGN_OR_RETURN(more, reader->NextBatch(sections));
-      jobs.clear();
-      for (const CarSection& section : sections) jobs.push_back({.hash = section.cid.hash, .data = section.data});
-      VerifyBlocks(jobs);
-      RETURN_IF_ERROR(CheckBatch(jobs, sections, summary.unverified));
-      for (const CarSection& section : sections) RETURN_IF_ERROR(builder.Add(ToEntry(section)));
-    } else {
-      CarSection section;
-      for (uint64_t i = 0; i < kHeadsPerCheck && more; ++i) {
-        ASSIGN_OR_RETURN(more, reader->NextHead(section));
-        if (more) RETURN_IF_ERROR(builder.Add(ToEntry(section)));
-      }
-    }
-    RETURN_IF_ERROR(context.Check());
-    if (output.io != nullptr) output.io->Yield();
-    if (progress) progress(reader->position(), header.payload_size, builder.entries());
+  Scan scan(source, options, output, context, progress, header, builder);
+  uint64_t end = 0;
+  std::unique_ptr<Verifier> verifier;
+  if (options.verify && options.second_thread && header.payload_size >= kPipelineBytesMin &&
+      source.Memory().empty()) {
+    verifier = Verifier::Start();
+  }
+  if (verifier != nullptr) {
+    ASSIGN_OR_RETURN(end, scan.VerifyPipelined(*verifier));
+  } else {
+    RETURN_IF_ERROR(options.verify ? scan.Verify(*reader) : scan.Walk(*reader));
+    end = reader->position();
   }
 
+  IndexSummary summary;
   summary.verified = options.verify;
+  summary.unverified = scan.unverified();
   summary.car_version = header.version;
   summary.payload_offset = header.payload_offset;
-  summary.payload_size = reader->position();
+  summary.payload_size = end;
   summary.source_size = source.Size();
   return builder.Finish(header.roots, summary);
 }

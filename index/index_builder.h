@@ -47,7 +47,7 @@ class IndexBuilder {
   ~IndexBuilder();  // removes what was put aside
   IndexBuilder(const IndexBuilder&) = delete;
 
-  // The views of `entry` are not kept. ResourceExhausted if it exceeds a limit of the format, or what Io says.
+  // The views of `entry` are not kept. FailedPrecondition if it exceeds a limit of the format, or what Io says.
   // After an error the builder is of no use.
   absl::Status Add(const IndexEntry& entry);
 
@@ -119,6 +119,9 @@ struct IndexBuildOptions {
   // Hashes every block and compares with its CID. Off: only the heads of the sections are read.
   bool verify = true;
   size_t memory_bytes_max = IndexBuilder::kMemoryBytesMax;
+  // Large sources that are hashed are read by one thread and hashed by another, with two windows of 4 MiB (more if a
+  // section is larger). Off where a job must be one thread: in the simulator.
+  bool second_thread = true;
 };
 
 // Told between batches: bytes of the payload behind us, bytes in all, blocks so far.
@@ -126,7 +129,7 @@ using IndexProgress = std::function<void(uint64_t bytes_done, uint64_t bytes_tot
 
 // Worker thread. Reads the CAR once and indexes every section: duplicates, and identity CIDs too.
 // DataLoss if the CAR is malformed or, with `verify`, a block differs from its CID (the message names CID and offset);
-// ResourceExhausted at a limit; Cancelled or DeadlineExceeded from `context`, looked at between batches.
+// FailedPrecondition at a limit of the options or the format (asking again cannot help); Cancelled or DeadlineExceeded from `context`, looked at between batches.
 absl::StatusOr<BuiltIndex> BuildIndex(const RandomReader& source, const IndexBuildOptions& options,
                                       const IndexOutput& output, const WorkContext& context,
                                       const IndexProgress& progress = {});

@@ -19,6 +19,7 @@ constexpr size_t kGroupBytes = 32;
 constexpr size_t kCrcBytes = 4;
 // An index up to this size is packed; in a larger one, groups of several pages begin on a page of the file.
 constexpr uint64_t kPackedBytesMax = 64 << 10;
+constexpr uint64_t kHalvingBelow = 8;   // entries; they lie side by side in a few cache lines
 constexpr int kInterpolationSteps = 4;  // then halving: digests chosen by an enemy may be clustered
 
 uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
@@ -80,17 +81,17 @@ uint64_t IndexEntryMix(Span entry) {
 
 absl::StatusOr<NativeIndexWriter> NativeIndexWriter::Plan(NativeIndexPlan plan) {
   if (plan.groups.size() > kIndexGroupsMax)
-    return ResourceExhausted("{} kinds of multihash in one shard, limit {}", plan.groups.size(), kIndexGroupsMax);
+    return FailedPrecondition("{} kinds of multihash in one shard, limit {}", plan.groups.size(), kIndexGroupsMax);
   if (plan.codecs.size() > kIndexCodecsMax)
-    return ResourceExhausted("{} codecs in one shard, limit {}", plan.codecs.size(), kIndexCodecsMax);
+    return FailedPrecondition("{} codecs in one shard, limit {}", plan.codecs.size(), kIndexCodecsMax);
   if (plan.roots.size() > kIndexRootsMax)
-    return ResourceExhausted("{} roots in one shard, limit {}", plan.roots.size(), kIndexRootsMax);
+    return FailedPrecondition("{} roots in one shard, limit {}", plan.roots.size(), kIndexRootsMax);
   size_t roots_bytes = 0;
   for (const Cid& root : plan.roots) roots_bytes += 2 + root.bytes().size();
   const size_t header_bytes = kFixedHeaderBytes + roots_bytes + 8 * plan.codecs.size() +
                               kGroupBytes * plan.groups.size() + kCrcBytes;
   if (header_bytes > kIndexHeaderBytesMax)
-    return ResourceExhausted("{} roots in one shard do not fit an index", plan.roots.size());
+    return FailedPrecondition("{} roots in one shard do not fit an index", plan.roots.size());
 
   NativeIndexWriter writer;
   uint64_t entries = 0;
@@ -99,7 +100,7 @@ absl::StatusOr<NativeIndexWriter> NativeIndexWriter::Plan(NativeIndexPlan plan) 
     entries += group.entries;
   }
   DAGSTORE_CHECK(entries == plan.summary.entries);
-  if (entries > kIndexEntriesMax) return ResourceExhausted("{} sections in one shard", entries);
+  if (entries > kIndexEntriesMax) return FailedPrecondition("{} sections in one shard", entries);
   SetOffsets(header_bytes, plan.groups, writer.bytes_);
 
   const IndexSummary& summary = plan.summary;
@@ -216,6 +217,7 @@ class NativeIndex final : public ShardIndex {
  private:
   struct Group : IndexGroup {
     uint64_t first_page = 0;  // pages of the groups before it
+    uint64_t per_page = 1;    // entries_per_page(), for lookups
   };
   // The entries of one page whose checksum holds.
   struct Page {
@@ -228,10 +230,16 @@ class NativeIndex final : public ShardIndex {
 
   absl::Status ParseHeader();
   Span PageBytes(const Group& group, uint64_t page) const;
+  // True if the page is what was written; the answer is kept, so that it costs something once.
+  bool Verify(const Group& group, uint64_t page) const;
+  bool PageMatches(const Group& group, uint64_t page) const;
+  // Null if the page that holds it is damaged.
+  const uint8_t* EntryAt(const Group& group, uint64_t rank) const;
   absl::StatusOr<Page> ReadPage(const Group& group, uint64_t page) const;
   absl::Status ToEntry(const Group& group, const uint8_t* bytes, IndexEntry& entry) const;
-  absl::Status Damaged(uint64_t at) const {
-    return DataLoss("shard index is damaged in the page at byte {} of {}", at, bytes_.size());
+  absl::Status Damaged(const Group& group, uint64_t page) const {
+    return DataLoss("shard index is damaged in the page at byte {} of {}", group.offset + page * kIndexPageBytes,
+                    bytes_.size());
   }
 
   Span bytes_;
@@ -340,6 +348,7 @@ absl::Status NativeIndex::ParseHeader() {
     end = group.offset + group.bytes();
     entries += group.entries;
     group.first_page = pages_;
+    group.per_page = group.entries_per_page();
     pages_ += group.pages();
     groups_.push_back(group);
   }
@@ -354,20 +363,27 @@ Span NativeIndex::PageBytes(const Group& group, uint64_t page) const {
   return bytes_.subspan(group.offset + from, std::min<uint64_t>(kIndexPageBytes, group.bytes() - from));
 }
 
-absl::StatusOr<NativeIndex::Page> NativeIndex::ReadPage(const Group& group, uint64_t page) const {
-  const Span bytes = PageBytes(group, page);
-  const Span entries = bytes.subspan(kCrcBytes);
+bool NativeIndex::Verify(const Group& group, uint64_t page) const {
   const uint64_t number = group.first_page + page;
   const uint64_t bit = uint64_t{1} << (number % 64);
   // Relaxed: the bit says nothing of other memory; the bytes do not change.
   std::atomic_ref<uint64_t> word(verified_[number / 64]);
-  if ((word.load(std::memory_order_relaxed) & bit) == 0) {
-    const uint64_t at = group.offset + page * kIndexPageBytes;
-    if (PageCrc(header_crc_, at, entries) != Load32(bytes.data())) return Damaged(at);
-    word.fetch_or(bit, std::memory_order_relaxed);
-  }
-  const uint64_t before = page * group.entries_per_page();
-  return Page{entries.data(), static_cast<size_t>(std::min(group.entries_per_page(), group.entries - before))};
+  if ((word.load(std::memory_order_relaxed) & bit) != 0) return true;
+  if (!PageMatches(group, page)) return false;
+  word.fetch_or(bit, std::memory_order_relaxed);
+  return true;
+}
+
+bool NativeIndex::PageMatches(const Group& group, uint64_t page) const {
+  const Span bytes = PageBytes(group, page);
+  return PageCrc(header_crc_, group.offset + page * kIndexPageBytes, bytes.subspan(kCrcBytes)) == Load32(bytes.data());
+}
+
+absl::StatusOr<NativeIndex::Page> NativeIndex::ReadPage(const Group& group, uint64_t page) const {
+  if (!Verify(group, page)) return Damaged(group, page);
+  const uint64_t before = page * group.per_page;
+  return Page{PageBytes(group, page).data() + kCrcBytes,
+              static_cast<size_t>(std::min(group.per_page, group.entries - before))};
 }
 
 absl::Status NativeIndex::ToEntry(const Group& group, const uint8_t* bytes, IndexEntry& entry) const {
@@ -382,6 +398,13 @@ absl::Status NativeIndex::ToEntry(const Group& group, const uint8_t* bytes, Inde
   return absl::OkStatus();
 }
 
+const uint8_t* NativeIndex::EntryAt(const Group& group, uint64_t rank) const {
+  const uint64_t page = rank / group.per_page;
+  if (!Verify(group, page)) return nullptr;
+  return bytes_.data() + group.offset + page * kIndexPageBytes + kCrcBytes +
+         (rank - page * group.per_page) * group.entry_size();
+}
+
 absl::StatusOr<size_t> NativeIndex::Find(const MultihashView& hash,
                                          absl::FunctionRef<bool(const IndexEntry&)> visit) const {
   const auto found = std::lower_bound(
@@ -390,59 +413,49 @@ absl::StatusOr<size_t> NativeIndex::Find(const MultihashView& hash,
       });
   if (found == groups_.end() || found->code != hash.code || found->digest_size != hash.digest.size()) return 0;
   const Group& group = *found;
-  const size_t entry_size = group.entry_size();
   const size_t digest_size = group.digest_size;
-  const uint64_t per_page = group.entries_per_page();
   const auto compare = [&](const uint8_t* entry) {
     return digest_size == 0 ? 0 : std::memcmp(entry, hash.digest.data(), digest_size);
   };
 
-  // The first entry that is not less than the digest lies in pages [low, high) or is the first of page `high`. Each
-  // end remembers the last prefix seen there and its rank, from which the next page is guessed.
+  // The first entry that is not less than the digest has a rank in [low, high]. The prefixes just below `low` and at
+  // `high` are remembered: a straight line between them gives the next guess. A guess is moved a little further than the
+  // line says, away from the nearer end, so that the two ends close in on the entry from both sides.
   const uint64_t wanted = IndexDigestPrefix(hash.digest.data(), digest_size);
-  uint64_t low = 0, high = group.pages();
-  uint64_t low_rank = 0, low_prefix = 0;
-  uint64_t high_rank = group.entries, high_prefix = ~uint64_t{0};
-  size_t at = 0;  // in page `low`, once found
+  uint64_t low = 0, low_prefix = 0;
+  uint64_t high = group.entries, high_prefix = ~uint64_t{0};
+  uint64_t margin = 0;
+  bool was_less = false;
   for (int step = 0; low < high; ++step) {
-    uint64_t page = low + (high - low) / 2;
-    if (step < kInterpolationSteps && high_prefix > low_prefix && wanted >= low_prefix && wanted <= high_prefix) {
-      const auto rank = low_rank + static_cast<uint64_t>(static_cast<unsigned __int128>(wanted - low_prefix) *
-                                                         (high_rank - low_rank) / (high_prefix - low_prefix));
-      page = std::clamp(rank / per_page, low, high - 1);
+    uint64_t rank = low + (high - low) / 2;
+    if (step < kInterpolationSteps && high - low > kHalvingBelow && high_prefix > low_prefix) {
+      rank = low + static_cast<uint64_t>(static_cast<unsigned __int128>(wanted - low_prefix) * (high - low) /
+                                         (high_prefix - low_prefix));
+      rank = was_less ? std::min(rank + margin, high - 1) : std::max(rank, low + margin) - margin;
+      rank = std::min(rank, high - 1);
+      margin = margin == 0 ? kHalvingBelow / 2 : margin * 4;
     }
-    ASSIGN_OR_RETURN(const Page read, ReadPage(group, page));
-    const uint8_t* last = read.entries + (read.count - 1) * entry_size;
-    if (compare(last) < 0) {
-      low = page + 1;
-      low_rank = page * per_page + read.count;
-      low_prefix = IndexDigestPrefix(last, digest_size);
-    } else if (compare(read.entries) >= 0) {
-      high = page;
-      high_rank = page * per_page;
-      high_prefix = IndexDigestPrefix(read.entries, digest_size);
+    const uint8_t* entry = EntryAt(group, rank);
+    if (entry == nullptr) return Damaged(group, rank / group.per_page);
+    was_less = compare(entry) < 0;
+    if (was_less) {
+      low = rank + 1;
+      low_prefix = IndexDigestPrefix(entry, digest_size);
     } else {
-      size_t less = 0, not_less = read.count - 1;  // the first is less, the last is not
-      while (not_less - less > 1) {
-        const size_t middle = (less + not_less) / 2;
-        (compare(read.entries + middle * entry_size) < 0 ? less : not_less) = middle;
-      }
-      low = high = page;
-      at = not_less;
+      high = rank;
+      high_prefix = IndexDigestPrefix(entry, digest_size);
     }
   }
 
   size_t visited = 0;
-  for (uint64_t page = low; page < group.pages(); ++page, at = 0) {
-    ASSIGN_OR_RETURN(const Page read, ReadPage(group, page));
-    for (; at < read.count; ++at) {
-      const uint8_t* bytes = read.entries + at * entry_size;
-      if (compare(bytes) != 0) return visited;
-      IndexEntry entry;
-      RETURN_IF_ERROR(ToEntry(group, bytes, entry));
-      ++visited;
-      if (!visit(entry)) return visited;
-    }
+  for (uint64_t rank = low; rank < group.entries; ++rank) {
+    const uint8_t* bytes = EntryAt(group, rank);
+    if (bytes == nullptr) return Damaged(group, rank / group.per_page);
+    if (compare(bytes) != 0) break;
+    IndexEntry entry;
+    RETURN_IF_ERROR(ToEntry(group, bytes, entry));
+    ++visited;
+    if (!visit(entry)) break;
   }
   return visited;
 }
@@ -467,10 +480,8 @@ absl::Status NativeIndex::CheckAll() const {
     const size_t size = group.entry_size();
     const uint8_t* before = nullptr;
     for (uint64_t page = 0; page < group.pages(); ++page) {
-      const Span bytes = PageBytes(group, page);
-      const uint64_t at = group.offset + page * kIndexPageBytes;
       // Not by the bit of an earlier reading: what is on the disk now is what is asked for.
-      if (PageCrc(header_crc_, at, bytes.subspan(kCrcBytes)) != Load32(bytes.data())) return Damaged(at);
+      if (!PageMatches(group, page)) return Damaged(group, page);
       ASSIGN_OR_RETURN(const Page read, ReadPage(group, page));
       for (size_t i = 0; i < read.count; ++i) {
         const uint8_t* entry_bytes = read.entries + i * size;
@@ -479,7 +490,8 @@ absl::Status NativeIndex::CheckAll() const {
         if (before != nullptr) {
           const int order = CompareBytes(Span(before, group.digest_size), entry.hash.digest);
           if (order > 0 || (order == 0 && IndexTailOffset(before + group.digest_size) >= entry.offset))
-            return DataLoss("shard index is out of order in the page at byte {}", at);
+            return DataLoss("shard index is out of order in the page at byte {}",
+                            group.offset + page * kIndexPageBytes);
         }
         before = entry_bytes;
         mix += IndexEntryMix(Span(entry_bytes, size));

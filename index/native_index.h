@@ -75,7 +75,7 @@ struct NativeIndexPlan {
 // Writes an index front to back: bytes go out once, in order.
 class NativeIndexWriter {
  public:
-  // Lays out the file. ResourceExhausted if there are too many groups, codecs or roots.
+  // Lays out the file. FailedPrecondition if there are too many groups, codecs or roots.
   static absl::StatusOr<NativeIndexWriter> Plan(NativeIndexPlan plan);
 
   uint64_t bytes() const { return bytes_; }        // of the whole index

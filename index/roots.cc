@@ -15,7 +15,7 @@ std::string RootPrefix(const Cid& cid) {
 
 absl::Status CheckRoots(std::span<const Cid> roots) {
   if (roots.size() > kRootsOfShardMax)
-    return ResourceExhausted("{} roots: a shard may have {}", roots.size(), kRootsOfShardMax);
+    return FailedPrecondition("{} roots: a shard may have {}", roots.size(), kRootsOfShardMax);
   for (const Cid& root : roots) {
     if (root.empty()) return InvalidArgument("a root is not a CID");
   }

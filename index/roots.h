@@ -19,7 +19,7 @@ namespace dagstore {
 // Of one shard; far above any CAR in use (most have 1), so that one header cannot make millions of keys.
 inline constexpr size_t kRootsOfShardMax = 100'000;
 
-// Adds to `batch` that the shard has these roots. Repeats are stored once. ResourceExhausted above kRootsOfShardMax;
+// Adds to `batch` that the shard has these roots. Repeats are stored once. FailedPrecondition above kRootsOfShardMax;
 // InvalidArgument for an empty CID; `batch` is then unchanged.
 absl::Status AppendRoots(KvBatch& batch, Ordinal ordinal, std::span<const Cid> roots);
 // Adds to `batch` that it has them no more. The same errors.

@@ -282,7 +282,7 @@ inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& option
       return DataLoss("section at payload byte {} is truncated: {} bytes declared, {} left", offset,
                       length.value, bytes_after - length.size);
     case Head::kTooLarge:
-      return ResourceExhausted("section at payload byte {} has {} bytes, more than {}", offset,
+      return FailedPrecondition("section at payload byte {} has {} bytes, more than {}", offset,
                                length.value, options.section_bytes_max);
     case Head::kCid: {
       const Span rest = bytes.subspan(length.size);
@@ -291,7 +291,7 @@ inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& option
                       Message(cid.status()));
     }
     case Head::kCidTooLarge:
-      return ResourceExhausted("section at payload byte {}: its CID has more than {} bytes", offset,
+      return FailedPrecondition("section at payload byte {}: its CID has more than {} bytes", offset,
                                options.cid_bytes_max);
   }
   return absl::OkStatus();

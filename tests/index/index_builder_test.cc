@@ -355,6 +355,79 @@ TEST_CASE("index build: a cancelled or late build ends between batches") {
   CHECK_CODE(BuildIndex(*reader, {}, {}, late), kDeadlineExceeded);
 }
 
+// Bytes that are not in memory as far as the reader can tell.
+class Opaque final : public RandomReader {
+ public:
+  explicit Opaque(Span bytes) : bytes_(bytes) {}
+  uint64_t Size() const override { return bytes_.size(); }
+  absl::StatusOr<size_t> ReadSome(uint64_t offset, size_t size, uint8_t* out) const override {
+    const Span from = bytes_.subspan(std::min<uint64_t>(offset, bytes_.size()));
+    size = std::min(size, from.size());
+    if (size != 0) std::memcpy(out, from.data(), size);
+    return size;
+  }
+
+ private:
+  const Span bytes_;
+};
+
+// 20 MiB: sections of a few bytes, of 64 KiB, of 5 MiB (larger than a window) and none at all; padding at the end.
+Bytes LargeCar(uint64_t& payload_end, std::vector<uint64_t>& borders) {
+  Bytes car = EncodeCarHeader({ValueOf(Cid::FromText("bafkqaaa"))});
+  std::mt19937_64 random(7);
+  const size_t kSizes[] = {0, 17, 64 << 10, 300, 5 << 20, 64 << 10, 1 << 20, 3};
+  for (size_t i = 0; car.size() < 20 << 20; ++i) {
+    Bytes data(kSizes[i % 8]);
+    for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+    const Cid cid = ValueOf(Cid::Of(kCodecRaw, i % 3 == 0 ? kBlake2b256 : kSha2_256, data));
+    borders.push_back(car.size());
+    AppendBytes(car, EncodeSectionHead(cid.bytes(), data.size()));
+    AppendBytes(car, data);
+  }
+  payload_end = car.size();
+  borders.push_back(car.size());
+  car.resize(car.size() + 1000);
+  return car;
+}
+
+TEST_CASE("index build: with a second thread the index is the same, and so are the errors") {
+  uint64_t payload_end = 0;
+  std::vector<uint64_t> borders;
+  const Bytes car = LargeCar(payload_end, borders);
+  const auto build = [&](Span bytes, bool second_thread) {
+    return BuildIndex(Opaque(bytes), {.second_thread = second_thread}, {}, {});
+  };
+  const BuiltIndex one = ValueOf(build(car, false));
+  const BuiltIndex two = ValueOf(build(car, true));
+  CHECK(one.heap == two.heap);
+  CHECK_EQ(two.summary.payload_size, payload_end);
+  CHECK_EQ(two.summary.source_size, car.size());
+  CHECK_EQ(two.summary.entries, borders.size() - 1);
+
+  // A flipped bit in the data of the first, a middle and the last block with data.
+  for (size_t i : {size_t{1}, borders.size() / 2, borders.size() - 2}) {
+    while (borders[i + 1] - borders[i] < 50) --i;
+    Bytes bad = car;
+    bad[borders[i + 1] - 1] ^= 1;
+    const absl::Status status = build(bad, true).status();
+    CHECK_CODE(status, kDataLoss);
+    CHECK_EQ(Message(status), Message(build(bad, false).status()));
+  }
+  // Cut off: exactly at a section, inside of a head, inside of data.
+  for (uint64_t size : {borders[borders.size() - 4], borders[borders.size() - 4] + 1, borders[borders.size() - 4] + 20,
+                        payload_end - 1, payload_end}) {
+    const auto a = build(Span(car).first(size), false);
+    const auto b = build(Span(car).first(size), true);
+    REQUIRE_EQ(ToString(a.status()), ToString(b.status()));
+    if (a.ok()) CHECK(a->heap == b->heap);
+  }
+  CHECK_CODE(BuildIndex(Opaque(car), {.car = {.zero_length_as_end = false}}, {}, {}), kDataLoss);
+  CHECK_CODE(BuildIndex(Opaque(car), {.car = {.section_bytes_max = 4 << 20}}, {}, {}), kFailedPrecondition);
+  CancelFlag cancel;
+  CHECK_CODE(BuildIndex(Opaque(car), {}, {}, {.cancel = &cancel}, [&](uint64_t, uint64_t, uint64_t) { cancel.Cancel(); }),
+             kCancelled);
+}
+
 TEST_CASE("index build: progress grows to the whole payload") {
   const Bytes car = CarOf(50'000);
   for (const bool verify : {true, false}) {

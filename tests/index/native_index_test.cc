@@ -311,7 +311,7 @@ TEST_CASE("native index: more kinds, codecs or roots than the format holds are r
       REQUIRE_STATUS_OK(builder.Add(entry.view()));
     }
     entry.code = 1;
-    CHECK_CODE(builder.Add(entry.view()), kResourceExhausted);
+    CHECK_CODE(builder.Add(entry.view()), kFailedPrecondition);
   }
   {
     IndexBuilder builder({});
@@ -321,19 +321,19 @@ TEST_CASE("native index: more kinds, codecs or roots than the format holds are r
       REQUIRE_STATUS_OK(builder.Add(entry.view()));
     }
     entry.codec = kIndexCodecsMax;
-    CHECK_CODE(builder.Add(entry.view()), kResourceExhausted);
+    CHECK_CODE(builder.Add(entry.view()), kFailedPrecondition);
   }
   {
     IndexBuilder builder({});
     const std::vector<Cid> roots(kIndexRootsMax + 1, ValueOf(Cid::FromText("bafkqaaa")));
-    CHECK_CODE(builder.Finish(roots, {}), kResourceExhausted);
+    CHECK_CODE(builder.Finish(roots, {}), kFailedPrecondition);
   }
   IndexBuilder builder({});
   CHECK_CODE(builder.Add(OwnedEntry{.digest = Bytes(32, 1), .offset = kIndexOffsetMax + 1}.view()),
-             kResourceExhausted);
-  CHECK_CODE(builder.Add(OwnedEntry{.digest = Bytes(kDigestBytesMax + 1, 1)}.view()), kResourceExhausted);
+             kFailedPrecondition);
+  CHECK_CODE(builder.Add(OwnedEntry{.digest = Bytes(kDigestBytesMax + 1, 1)}.view()), kFailedPrecondition);
   CHECK_CODE(builder.Add(OwnedEntry{.digest = Bytes(32, 1), .head_size = 65536}.view()),
-             kResourceExhausted);
+             kFailedPrecondition);
 }
 
 // Goal: lookups read few pages when the digests are spread evenly, and never many.

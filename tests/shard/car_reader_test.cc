@@ -316,7 +316,7 @@ TEST_CASE(
        "38 left"},
       {"go-car's partial block", Hex("640000"), usual, StatusCode::kDataLoss,
        "100 bytes declared, 2 left"},
-      {"over the limit", Section(2, Bytes(65)), small_sections, StatusCode::kResourceExhausted,
+      {"over the limit", Section(2, Bytes(65)), small_sections, StatusCode::kFailedPrecondition,
        "101 bytes, more than"},
       {"over the limit and cut", Hex("e50701551220"), small_sections, StatusCode::kDataLoss,
        "is truncated"},
@@ -347,9 +347,9 @@ TEST_CASE(
       {"digest over the limit", Framed(Join({Hex("0155008110"), Bytes(2049)})), usual,
        StatusCode::kDataLoss, "CID:"},
       {"CID over its limit", Framed(Join({Hex("0155a0e40220"), Bytes(32)})), small_cids,
-       StatusCode::kResourceExhausted, "its CID has more than 37 bytes"},
+       StatusCode::kFailedPrecondition, "its CID has more than 37 bytes"},
       {"CID over the usual limit", Framed(Join({Hex("015500ff0f"), Bytes(2047)})), usual,
-       StatusCode::kResourceExhausted, "its CID has more than 2048 bytes"},
+       StatusCode::kFailedPrecondition, "its CID has more than 2048 bytes"},
       {"garbage", Hex("deadbeef"), usual, StatusCode::kDataLoss, "payload byte 58"},
   };
   for (const auto& row : kRows) {
@@ -767,7 +767,7 @@ TEST_CASE("car reader: ParseSection reads one section out of more bytes, or a he
   CHECK_CODE(ParseSection({}, 0, {}, section), kDataLoss);
   CHECK_CODE(ParseSection(Bytes{0}, 1, {}, section), kDataLoss);
   CHECK_CODE(ParseSection(bytes, bytes.size(), {.section_bytes_max = 38}, section),
-             kResourceExhausted);
+             kFailedPrecondition);
 }
 
 TEST_CASE("car reader: the three ways may be mixed on one reader") {
