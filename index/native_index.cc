@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 
 #include "base/check.h"
@@ -419,22 +420,26 @@ absl::StatusOr<size_t> NativeIndex::Find(const MultihashView& hash,
   };
 
   // The first entry that is not less than the digest has a rank in [low, high]. The prefixes just below `low` and at
-  // `high` are remembered: a straight line between them gives the next guess. A guess is moved a little further than the
-  // line says, away from the nearer end, so that the two ends close in on the entry from both sides.
+  // `high` are remembered: a straight line between them gives the next guess. After the first, a guess goes beyond the
+  // line by half of what chance makes of it (the root of the distance), so that the ends close in from both sides.
   const uint64_t wanted = IndexDigestPrefix(hash.digest.data(), digest_size);
   uint64_t low = 0, low_prefix = 0;
   uint64_t high = group.entries, high_prefix = ~uint64_t{0};
-  uint64_t margin = 0;
   bool was_less = false;
   for (int step = 0; low < high; ++step) {
-    uint64_t rank = low + (high - low) / 2;
-    if (step < kInterpolationSteps && high - low > kHalvingBelow && high_prefix > low_prefix) {
-      rank = low + static_cast<uint64_t>(static_cast<unsigned __int128>(wanted - low_prefix) * (high - low) /
-                                         (high_prefix - low_prefix));
-      rank = was_less ? std::min(rank + margin, high - 1) : std::max(rank, low + margin) - margin;
-      rank = std::min(rank, high - 1);
-      margin = margin == 0 ? kHalvingBelow / 2 : margin * 4;
+    const uint64_t width = high - low;
+    uint64_t ahead = width / 2;
+    if (step < kInterpolationSteps && width > kHalvingBelow && high_prefix > low_prefix) {
+      ahead = static_cast<uint64_t>(static_cast<unsigned __int128>(wanted - low_prefix) * width /
+                                    (high_prefix - low_prefix));
+      if (step != 0) {
+        const auto margin =
+            static_cast<uint64_t>(std::sqrt(static_cast<double>(std::min(ahead, width - ahead))) / 2) + 1;
+        ahead = was_less ? ahead + margin : std::max(ahead, margin) - margin;
+      }
+      ahead = std::min(ahead, width - 1);
     }
+    const uint64_t rank = low + ahead;
     const uint8_t* entry = EntryAt(group, rank);
     if (entry == nullptr) return Damaged(group, rank / group.per_page);
     was_less = compare(entry) < 0;
