@@ -27,9 +27,10 @@ struct CarExportStats {
   uint64_t bytes_written = 0;
 };
 
-// Nothing is written before the path is resolved and the block at its end is at hand: until then an error is an answer of
-// its own (NotFound: see ResolvePath). Later errors leave a CAR that is cut off at a section. The header's root is
-// path.root. A path that ends inside a block (dag-cbor, dag-json) gives the blocks of the path and nothing below.
+// Nothing is written before the path is resolved and the block at its end is at hand: until then an error is an
+// answer of its own (NotFound: see ResolvePath). Later errors leave a CAR that is cut off at a section. The header's
+// root is path.root. A path that ends inside a block (dag-cbor, dag-json) gives the blocks of the path and nothing
+// below.
 absl::Status ExportCar(BlockGetter& getter, const DagPath& path, const CarExportOptions& options,
                        ByteSink sink, CarExportStats* stats = nullptr);
 

@@ -39,9 +39,9 @@ struct JsonEvent {
   size_t offset = 0;           // of the first byte of the event
 };
 
-// Reads one JSON value, event by event, without recursion. Strict JSON: UTF-8, no control characters in strings, no lone
-// surrogates. A map whose first key is "/" with a string, or with a map whose first key is "bytes" with a string, must
-// be a reserved form exactly; any other map is ordinary.
+// Reads one JSON value, event by event, without recursion. Strict JSON: UTF-8, no control characters in strings, no
+// lone surrogates. A map whose first key is "/" with a string, or with a map whose first key is "bytes" with a
+// string, must be a reserved form exactly; any other map is ordinary.
 class DagJsonReader {
  public:
   explicit DagJsonReader(Span json) : json_(json) {}
@@ -88,10 +88,11 @@ absl::Status ForEachDagJsonLink(Span block, LinkVisitor visit);
 absl::StatusOr<NodeLookup> LookupDagJson(Span node, std::string_view segment);
 absl::StatusOr<std::optional<Cid>> DagJsonAsLink(Span node);
 
-// A dag-pb or dag-cbor block as canonical dag-json: no white space, keys sorted by their bytes. Bytes of a text that are
-// not UTF-8 become U+FFFD, because JSON cannot hold them. DataLoss for what dag-json has no form for: NaN, infinities, tags
-// but 42, map keys that are not text, a text at key "/" (it would read as a link). Unimplemented for other codecs; a dag-json block is returned as it is
-// once it has been checked. ResourceExhausted above `size_max` bytes.
+// A dag-pb or dag-cbor block as canonical dag-json: no white space, keys sorted by their bytes. Bytes of a text that
+// are not UTF-8 become U+FFFD, because JSON cannot hold them. DataLoss for what dag-json has no form for: NaN,
+// infinities, tags but 42, map keys that are not text, a text at key "/" (it would read as a link). Unimplemented for
+// other codecs; a dag-json block is returned as it is once it has been checked. ResourceExhausted above `size_max`
+// bytes.
 absl::StatusOr<std::string> ToDagJson(uint64_t codec, Span block, size_t size_max = 64 << 20);
 
 // The dag-pb block of a dag-json document of the form {"Data": bytes, "Links": [{"Hash": link, "Name": string, "Tsize":

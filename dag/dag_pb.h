@@ -5,8 +5,6 @@
 // Limits: none of its own; nothing is allocated, and a node is as large as its block.
 #pragma once
 
-#include <absl/functional/function_ref.h>
-
 #include <optional>
 #include <span>
 
@@ -24,7 +22,8 @@ struct PbLink {
 class PbNode {
  public:
   // Checks the whole block. DataLoss unless it is: links before or after at most one Data, no other fields, each link
-  // with Hash, Name, Tsize in this order, each at most once, and Hash exactly one CID. Links keep the order of the bytes.
+  // with Hash, Name, Tsize in this order, each at most once, and Hash exactly one CID. Links keep the order of the
+  // bytes.
   static absl::StatusOr<PbNode> Parse(Span block);
 
   std::optional<Span> data() const { return data_; }

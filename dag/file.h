@@ -2,8 +2,8 @@
 // Spec: specs.ipfs.tech/unixfs; docs/format.md#unixfs.
 //
 // Threads: one per object or call. No recursion.
-// Errors: NotFound (a block is missing; the message names it), DataLoss (a block is not what its place requires, or sizes
-// do not agree), ResourceExhausted (a limit below), what the getter or the sink says.
+// Errors: NotFound (a block is missing; the message names it), DataLoss (a block is not what its place requires, or
+// sizes do not agree), ResourceExhausted (a limit below), what the getter or the sink says.
 #pragma once
 
 #include <absl/functional/function_ref.h>
@@ -29,8 +29,8 @@ class UnixFsFile {
 
   uint64_t size() const { return size_; }
 
-  // Hands the bytes [offset, offset + length) to `sink`, in order, in pieces as the blocks have them; clipped to the end of
-  // the file. Fetches only blocks with bytes in the range.
+  // Hands the bytes [offset, offset + length) to `sink`, in order, in pieces as the blocks have them; clipped to the
+  // end of the file. Fetches only blocks with bytes in the range.
   absl::Status ReadRange(uint64_t offset, uint64_t length, absl::FunctionRef<absl::Status(Span)> sink) const;
   // The same into a string. ResourceExhausted if that is more than `bytes_max`.
   absl::StatusOr<std::string> ReadAll(uint64_t bytes_max) const;

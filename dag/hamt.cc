@@ -37,7 +37,9 @@ absl::StatusOr<HamtShard> HamtShard::Open(const PbNode& node, const UnixFs& fs) 
   shard.bits_ = std::countr_zero(fanout);
   shard.prefix_size_ = static_cast<size_t>(shard.bits_ + 3) / 4;
   shard.bitmap_ = fs.data();
-  if (shard.bitmap_.size() > fanout / 8) return DataLoss("HAMT: bitmap of {} bytes for fanout {}", shard.bitmap_.size(), fanout);
+  if (shard.bitmap_.size() > fanout / 8) {
+    return DataLoss("HAMT: bitmap of {} bytes for fanout {}", shard.bitmap_.size(), fanout);
+  }
 
   // One link per set bit, in the order of the buckets.
   PbNode::Cursor at(node);

@@ -1,6 +1,6 @@
 // HAMT directories of UnixFS: one shard, its buckets, and the path of a name through the shards.
-// Spec: specs.ipfs.tech/unixfs (HAMTShard); docs/format.md#hamt. Bits of the hash are used from the most significant end,
-// as boxo does; the specification's wording misleads.
+// Spec: specs.ipfs.tech/unixfs (HAMTShard); docs/format.md#hamt. Bits of the hash are used from the most significant
+// end, as boxo does; the specification's wording misleads.
 //
 // Threads: values over a block that belongs to someone else.
 // Limits: kHamtFanoutMax, checked before anything is derived from a fanout; nothing is allocated.
@@ -24,9 +24,9 @@ struct HamtEntry {
 
 class HamtShard {
  public:
-  // DataLoss unless `fs` is the Data of `node` and a well-formed shard: fanout a power of two, a multiple of 8 and at most
-  // kHamtFanoutMax; murmur3-x64-64; a bitmap no wider than the fanout with one bit per link; link names that begin with
-  // the prefixes of those buckets.
+  // DataLoss unless `fs` is the Data of `node` and a well-formed shard: fanout a power of two, a multiple of 8 and at
+  // most kHamtFanoutMax; murmur3-x64-64; a bitmap no wider than the fanout with one bit per link; link names that
+  // begin with the prefixes of those buckets.
   static absl::StatusOr<HamtShard> Open(const PbNode& node, const UnixFs& fs);
 
   int bits() const { return bits_; }  // of the hash used by this shard
@@ -42,8 +42,9 @@ class HamtShard {
     size_t prefix_size_;
   };
 
-  // The link of the bucket of `name`, if that is the name's entry or a child shard to go on in. `hash` is Murmur3X64_64 of
-  // the name, `bits_used` is what the shards above took of it. NotFound if the name is not here; DataLoss if the hash has no bits left.
+  // The link of the bucket of `name`, if that is the name's entry or a child shard to go on in. `hash` is
+  // Murmur3X64_64 of the name, `bits_used` is what the shards above took of it. NotFound if the name is not here;
+  // DataLoss if the hash has no bits left.
   absl::StatusOr<HamtEntry> Find(Span name, uint64_t hash, int bits_used) const;
 
  private:

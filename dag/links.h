@@ -11,9 +11,9 @@ namespace dagstore {
 // Called for each link, in encoded order. The view lives until it returns. False ends the reading, without an error.
 using LinkVisitor = absl::FunctionRef<bool(const CidView&)>;
 
-// dag-pb, dag-cbor, dag-json: every link. raw, cbor, json, libp2p-key, fil-commitment-*: none. Others (dag-jose, git-raw,
-// ...) may have links that are not known here: Unimplemented, and the caller decides whether such a block is a leaf.
-// DataLoss if the block is not of its codec; links before the bad place may have been visited.
+// dag-pb, dag-cbor, dag-json: every link. raw, cbor, json, libp2p-key, fil-commitment-*: none. Others (dag-jose,
+// git-raw, ...) may have links that are not known here: Unimplemented, and the caller decides whether such a block is
+// a leaf. DataLoss if the block is not of its codec; links before the bad place may have been visited.
 absl::Status ForEachLink(uint64_t codec, Span block, LinkVisitor visit);
 
 }  // namespace dagstore

@@ -21,8 +21,8 @@ struct DagPath {
   Cid root = {};
   std::vector<std::string> segments = {};  // compared as bytes; "." and ".." mean nothing
 };
-// "CID", "CID/a/b", "/ipfs/CID/a/b" or "ipfs://CID/a/b". Empty segments are passed over; percent-decoding is the caller's business.
-// InvalidArgument if there is no CID or the text or the segments are too many.
+// "CID", "CID/a/b", "/ipfs/CID/a/b" or "ipfs://CID/a/b". Empty segments are passed over; percent-decoding is the
+// caller's business. InvalidArgument if there is no CID or the text or the segments are too many.
 absl::StatusOr<DagPath> ParseDagPath(std::string_view text);
 
 struct PathOptions {
@@ -39,8 +39,8 @@ struct PathBlock {
 struct ResolvedPath {
   // The blocks from the root to the terminus, every HAMT shard on the way included, each once.
   std::vector<PathBlock> blocks = {};
-  // Segments that lead to a value inside the terminus (dag-cbor, dag-json), and that value; empty if the path ends at the
-  // terminus itself.
+  // Segments that lead to a value inside the terminus (dag-cbor, dag-json), and that value; empty if the path ends at
+  // the terminus itself.
   std::vector<std::string> remainder = {};
   Span value = {};  // in the terminus; lives as long as `blocks`
 
@@ -48,8 +48,8 @@ struct ResolvedPath {
 };
 
 // NotFound: a segment does not exist (the message names it), or a block is missing. DataLoss: a block on the way is
-// malformed. Unimplemented: a codec that cannot be walked here. ResourceExhausted: a limit. On an error `resolved.blocks`
-// holds the blocks that were read before it.
+// malformed. Unimplemented: a codec that cannot be walked here. ResourceExhausted: a limit. On an error
+// `resolved.blocks` holds the blocks that were read before it.
 absl::Status ResolvePath(BlockGetter& getter, const DagPath& path, const PathOptions& options,
                          ResolvedPath& resolved);
 

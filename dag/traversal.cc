@@ -200,8 +200,8 @@ class Walk {
     return visit_(cid, data);
   }
 
-  // The links of one block are pushed in encoded order between Begin and Commit, which turns them around: the first must
-  // be the next one to be taken.
+  // The links of one block are pushed in encoded order between Begin and Commit, which turns them around: the first
+  // must be the next one to be taken.
   struct Mark {
     size_t pending = 0;
     size_t arena = 0;

@@ -50,15 +50,15 @@ struct TraverseOptions {
   DagScope scope = DagScope::kAll;
   // kEntity only: of a file, only blocks with bytes in the range (and the root). Ignored for anything but files.
   std::optional<ByteRange> range = {};
-  // Visit a block each time it is met. If not: the first time only, and what is below it is not walked again. Blocks are
-  // the same if multihash and codec are.
+  // Visit a block each time it is met. If not: the first time only, and what is below it is not walked again. Blocks
+  // are the same if multihash and codec are.
   bool dups = false;
   // Visit identity CIDs too. Their links are followed in any case.
   bool visit_identity = false;
   OpaquePolicy opaque = OpaquePolicy::kLeaf;
 
-  // Budgets: ResourceExhausted above. The defaults are what no honest DAG of one shard reaches; with dups a small DAG can
-  // have any number of visits.
+  // Budgets: ResourceExhausted above. The defaults are what no honest DAG of one shard reaches; with dups a small DAG
+  // can have any number of visits.
   uint64_t blocks_max = uint64_t{1} << 32;        // visits
   uint64_t bytes_max = uint64_t{1} << 46;         // of visited blocks
   uint64_t links_max = uint64_t{1} << 34;         // links read
