@@ -125,8 +125,8 @@ TEST_CASE("car export: nothing is written before the path is resolved, and a hol
     return absl::OkStatus();
   };
   CHECK_CODE(ExportCar(blocks, ValueOf(ParseDagPath(root + "/x")), {}, sink), kNotFound);
-  CHECK_CODE(ExportCar(blocks, ValueOf(ParseDagPath("bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e")), {}, sink),
-             kNotFound);
+  const DagPath absent = ValueOf(ParseDagPath("bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"));
+  CHECK_CODE(ExportCar(blocks, absent, {}, sink), kNotFound);
   CHECK_EQ(written, 0);
   CHECK_CODE(ExportCar(blocks, ValueOf(ParseDagPath(root)), {}, sink), kNotFound);
   CHECK_GT(written, 0);
@@ -134,7 +134,8 @@ TEST_CASE("car export: nothing is written before the path is resolved, and a hol
   CHECK_CODE(Export(blocks, root, {.entity_bytes = ByteRange{0, 1024}}), kNotFound);
   // An explicit scope of all or block does not look at the range.
   CHECK_CODE(Export(blocks, root, {.scope = DagScope::kAll, .entity_bytes = ByteRange{0, 1023}}), kNotFound);
-  CHECK_EQ(SectionsOf(ValueOf(Export(blocks, root, {.scope = DagScope::kBlock, .entity_bytes = ByteRange{0, 2000}}))).size(), 1);
+  const CarExportOptions block = {.scope = DagScope::kBlock, .entity_bytes = ByteRange{0, 2000}};
+  CHECK_EQ(SectionsOf(ValueOf(Export(blocks, root, block))).size(), 1);
 }
 
 TEST_CASE("car export: paths through dag-cbor cross at links, and end inside a block with that block") {
@@ -151,8 +152,8 @@ TEST_CASE("car export: paths through dag-cbor cross at links, and end inside a b
 TEST_CASE("car export: an error of the sink ends the export") {
   MemoryBlocks blocks("go-car/simple-unixfs.car");
   int calls = 0;
-  CHECK_CODE(ExportCar(blocks, {blocks.roots.at(0)}, {}, [&](Span) { return ++calls == 4 ? Unavailable("gone") : absl::OkStatus(); }),
-             kUnavailable);
+  const auto sink = [&](Span) { return ++calls == 4 ? Unavailable("gone") : absl::OkStatus(); };
+  CHECK_CODE(ExportCar(blocks, {blocks.roots.at(0)}, {}, sink), kUnavailable);
   CHECK_EQ(calls, 4);
   CHECK_CODE(ExportCar(blocks, {}, {}, [](Span) { return absl::OkStatus(); }), kInvalidArgument);
 }

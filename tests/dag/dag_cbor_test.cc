@@ -19,11 +19,12 @@ const std::string kLink = "d82a450001550000";
 }  // namespace
 
 // Goal: the strict form is exactly DRISL.
-// Method: vectors that speak of other profiles only (dCBOR reductions, CBOR-Core bignums, bare RFC 8949) are judged by what
-// dag-cbor says of them, listed here; all others by their type.
+// Method: vectors that speak of other profiles only (dCBOR reductions, CBOR-Core bignums, bare RFC 8949) are judged
+// by what dag-cbor says of them, listed here; all others by their type.
 TEST_CASE("dag-cbor: the vectors of dasl-testing are accepted and refused as they say") {
   int accepted = 0, refused = 0;
-  for (const char* file : {"cid", "indefinite", "integer_range", "map_keys", "numeric_reduction", "short_form", "simple", "utf8"}) {
+  for (const char* file : {"cid", "indefinite", "integer_range", "map_keys", "numeric_reduction", "short_form",
+                           "simple", "utf8"}) {
     const auto vectors = nlohmann::json::parse(ReadTestData(std::string("dasl-testing/") + file + ".json"));
     for (const auto& vector : vectors) {
       const std::string name = vector.at("name");
@@ -60,7 +61,8 @@ TEST_CASE("dag-cbor: any CID is valid outside the DASL profile") {
 }
 
 TEST_CASE("dag-cbor: the negative fixtures are refused") {
-  const auto vectors = nlohmann::json::parse(ReadTestData("codec-fixtures/negative/dag-cbor-decode-duplicate-keys.json"));
+  const auto vectors =
+      nlohmann::json::parse(ReadTestData("codec-fixtures/negative/dag-cbor-decode-duplicate-keys.json"));
   CHECK_EQ(vectors.size(), 1);
   for (const auto& vector : vectors) CHECK_CODE(ValidateDagCbor(Hex(vector.at("hex"))), kDataLoss);
 }

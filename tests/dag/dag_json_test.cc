@@ -121,7 +121,9 @@ TEST_CASE("dag-json: a lookup finds map keys and list entries") {
 TEST_CASE("dag-json: rendering a dag-cbor or dag-pb fixture gives the bytes of its dag-json form") {
   MemoryBlocks blocks("codec-fixtures/fixtures.car");
   const auto names = nlohmann::json::parse(ReadTestData("codec-fixtures/names.json"));
-  for (const auto& [name, forms] : names.items()) {
+  for (const auto& item : names.items()) {
+    const std::string& name = item.key();
+    const auto& forms = item.value();
     INFO(name);
     const Cid json_cid = CidOf(forms.at("dag-json").get<std::string>());
     const std::string want(AsText(ValueOf(blocks.Get(json_cid.view())).bytes()));

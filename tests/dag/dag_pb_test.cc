@@ -128,7 +128,9 @@ TEST_CASE("dag-pb: the dag-json form of every fixture encodes to the dag-pb form
   MemoryBlocks blocks("codec-fixtures/fixtures.car");
   const auto names = nlohmann::json::parse(ReadTestData("codec-fixtures/names.json"));
   int count = 0;
-  for (const auto& [name, forms] : names.items()) {
+  for (const auto& item : names.items()) {
+    const std::string& name = item.key();
+    const auto& forms = item.value();
     if (!forms.contains("dag-pb")) continue;
     INFO(name);
     const auto block = [&](const char* codec) {

@@ -118,8 +118,8 @@ TEST_CASE("file: every range of a small deep file is exact") {
   const Cid left = blocks.Put(kCodecDagPb, EncodeNode({{"", leaf("cd")}, {"", leaf("")}, {"", leaf("e")}},
                                                       {.data = "b", .size = 4, .block_sizes = {2, 0, 1}}));
   const Cid old_leaf = blocks.Put(kCodecDagPb, EncodeNode({}, {.type = 0, .data = "fg", .size = 2}));
-  const Cid root = blocks.Put(kCodecDagPb, EncodeNode({{"", left}, {"", old_leaf}, {"", left}, {"", leaf("h")}},
-                                                      {.data = "a", .size = 12, .block_sizes = {4, 2, 4, 1}, .packed = true}));
+  const FsFields fields = {.data = "a", .size = 12, .block_sizes = {4, 2, 4, 1}, .packed = true};
+  const Cid root = blocks.Put(kCodecDagPb, EncodeNode({{"", left}, {"", old_leaf}, {"", left}, {"", leaf("h")}}, fields));
   const std::string content = "abcdefgbcdeh";
   CHECK_EQ(ValueOf(ValueOf(UnixFsFile::Open(blocks, root.view())).ReadAll(kBytesMax)), content);
   for (uint64_t offset = 0; offset <= content.size() + 1; ++offset) {
@@ -183,7 +183,8 @@ TEST_CASE("file: an error of the sink ends the reading") {
   const Cid cid = Find(blocks, blocks.roots.at(0).ToText() + "/multiblock.txt");
   const UnixFsFile file = ValueOf(UnixFsFile::Open(blocks, cid.view()));
   int calls = 0;
-  CHECK_CODE(file.ReadRange(0, 1026, [&](Span) { return ++calls == 2 ? Unavailable("full") : absl::OkStatus(); }), kUnavailable);
+  const auto sink = [&](Span) { return ++calls == 2 ? Unavailable("full") : absl::OkStatus(); };
+  CHECK_CODE(file.ReadRange(0, 1026, sink), kUnavailable);
   CHECK_EQ(calls, 2);
 }
 
@@ -199,7 +200,8 @@ TEST_CASE("file: a HAMT directory lists every entry once, and a partial one name
   CHECK_EQ(NamesOf(partial, partial.roots.at(0)).size(), 1000);
   const Cid shard = partial.order.back();
   partial.Drop(shard);
-  const absl::Status status = ListDirectory(partial, partial.roots.at(0).view(), {}, [](const DirEntry&) { return true; });
+  const absl::Status status =
+      ListDirectory(partial, partial.roots.at(0).view(), {}, [](const DirEntry&) { return true; });
   CHECK_CODE(status, kNotFound);
   CHECK_NE(ToString(status).find(shard.ToText()), std::string::npos);
 }
@@ -234,7 +236,8 @@ TEST_CASE("file: a HAMT of shards in shards ends with the bits of its hash") {
   MemoryBlocks blocks;
   Cid cid = blocks.Put(kCodecDagPb, EncodeNode({}, {.type = 5, .hash_type = 0x22, .fanout = 256}));
   const auto wrap = [&] {
-    cid = blocks.Put(kCodecDagPb, EncodeNode({{"00", cid}}, {.type = 5, .data = "\x01", .hash_type = 0x22, .fanout = 256}));
+    const FsFields fields = {.type = 5, .data = "\x01", .hash_type = 0x22, .fanout = 256};
+    cid = blocks.Put(kCodecDagPb, EncodeNode({{"00", cid}}, fields));
   };
   for (int i = 0; i < 7; ++i) wrap();
   CHECK(NamesOf(blocks, cid).empty());
@@ -243,7 +246,9 @@ TEST_CASE("file: a HAMT of shards in shards ends with the bits of its hash") {
 }
 
 TEST_CASE("file: a node says what it is from its block alone") {
-  const auto inspect = [](uint64_t codec, Span block) { return InspectUnixFs(Cid::V1(codec, {kSha2_256, {}}).view(), block); };
+  const auto inspect = [](uint64_t codec, Span block) {
+    return InspectUnixFs(Cid::V1(codec, {kSha2_256, {}}).view(), block);
+  };
   CHECK_EQ(ValueOf(inspect(kCodecRaw, AsSpan("abc"))).size, 3);
   const NodeInfo link = ValueOf(inspect(kCodecDagPb, EncodeNode({}, {.type = 4, .data = "../there"})));
   CHECK_EQ(link.kind, UnixFsKind::kSymlink);

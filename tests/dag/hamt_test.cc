@@ -19,7 +19,8 @@ struct Shard {
 absl::StatusOr<HamtShard> Open(const Shard& shape, Bytes& block) {
   std::vector<NamedLink> links;
   for (const std::string& name : shape.names) links.push_back({name, kLeaf});
-  block = EncodeNode(links, {.type = shape.type, .data = shape.bitmap, .hash_type = shape.hash_type, .fanout = shape.fanout});
+  block = EncodeNode(
+      links, {.type = shape.type, .data = shape.bitmap, .hash_type = shape.hash_type, .fanout = shape.fanout});
   ASSIGN_OR_RETURN(const PbNode node, PbNode::Parse(block));
   ASSIGN_OR_RETURN(const UnixFs fs, UnixFs::Decode(*node.data()));
   return HamtShard::Open(node, fs);
@@ -37,8 +38,9 @@ TEST_CASE("hamt: the hash of 470.txt is that of the specification") {
 
 TEST_CASE("hamt: bogus fanouts are refused") {
   // CVE-2023-23625, CVE-2023-23626, CVE-2023-23631
-  for (const uint64_t fanout : std::initializer_list<uint64_t>{0, 1, 2, 4, 7, 9, 12, 24, 255, 257, 1000, 1023, 1025, 2048, 4096,
-                                uint64_t{1} << 31, uint64_t{1} << 32, uint64_t{1} << 62, uint64_t{1} << 63, UINT64_MAX}) {
+  const uint64_t bogus[] = {0,    1,    2,    4,    7,    9,        12,       24,       255,      257,
+                            1000, 1023, 1025, 2048, 4096, 1u << 31, 1ull << 32, 1ull << 62, 1ull << 63, UINT64_MAX};
+  for (const uint64_t fanout : bogus) {
     INFO(fanout);
     CHECK_CODE(OpenStatus({.fanout = fanout}), kDataLoss);
   }
@@ -57,7 +59,7 @@ TEST_CASE("hamt: shards that do not agree with themselves are refused") {
   CHECK_CODE(OpenStatus({.names = {"0"}, .bitmap = std::string("\x01")}), kDataLoss);
   CHECK_CODE(OpenStatus({.names = {"0a"}, .bitmap = std::string("\x04\x00", 2)}), kDataLoss);           // lower case
   CHECK_STATUS_OK(OpenStatus({.names = {"0A"}, .bitmap = std::string("\x04\x00", 2)}));
-  CHECK_CODE(OpenStatus({.bitmap = std::string(33, '\0')}), kDataLoss);                                 // wider than the fanout
+  CHECK_CODE(OpenStatus({.bitmap = std::string(33, '\0')}), kDataLoss);  // wider than the fanout
   CHECK_STATUS_OK(OpenStatus({.bitmap = std::string(32, '\0')}));
   CHECK_CODE(OpenStatus({.hash_type = 0x12}), kDataLoss);
   CHECK_CODE(OpenStatus({.type = 1}), kDataLoss);

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "dag/dag_cbor.h"
-#include "dag/dag_json.h"
 #include "tests/dag/memory_blocks.h"
 
 namespace dagstore {
@@ -36,7 +34,8 @@ TEST_CASE("links: each codec has its own, plain ones have none, unknown ones are
   CHECK_EQ(LinksOf(kCodecDagCbor, cbor), one);
   CHECK_EQ(LinksOf(kCodecDagJson, AsSpan(json)), one);
   CHECK_EQ(LinksOf(kCodecDagPb, pb), one);
-  for (const uint64_t codec : {kCodecRaw, kCodecCbor, kCodecLibp2pKey, kCodecFilCommitmentUnsealed, kCodecFilCommitmentSealed}) {
+  for (const uint64_t codec :
+       {kCodecRaw, kCodecCbor, kCodecLibp2pKey, kCodecFilCommitmentUnsealed, kCodecFilCommitmentSealed}) {
     CHECK(LinksOf(codec, cbor).empty());
   }
   CHECK(LinksOf(kCodecJson, AsSpan(json)).empty());
@@ -47,7 +46,8 @@ TEST_CASE("links: each codec has its own, plain ones have none, unknown ones are
 }
 
 TEST_CASE("links: the plain forms of the gateway fixtures have none, though their bytes would parse") {
-  for (const char* name : {"plain-cbor", "plain-json", "plain-cbor-that-can-be-dag-cbor", "plain-cbor-that-can-be-dag-json"}) {
+  for (const char* name :
+       {"plain-cbor", "plain-json", "plain-cbor-that-can-be-dag-cbor", "plain-cbor-that-can-be-dag-json"}) {
     MemoryBlocks blocks(std::string("gateway-conformance/") + name + ".car");
     REQUIRE_EQ(blocks.roots.size(), 1);
     const CidView root = blocks.roots[0].view();
@@ -59,19 +59,23 @@ TEST_CASE("links: a visitor that says no is not called again") {
   MemoryBlocks blocks("ipld-spec/alice-words-hamt.car");
   int calls = 0;
   const CidView root = blocks.roots[0].view();
-  CHECK_STATUS_OK(ForEachLink(root.codec, ValueOf(blocks.Get(root)).bytes(), [&](const CidView&) { return ++calls < 3; }));
+  const BlockData data = ValueOf(blocks.Get(root));
+  CHECK_STATUS_OK(ForEachLink(root.codec, data.bytes(), [&](const CidView&) { return ++calls < 3; }));
   CHECK_EQ(calls, 3);
 }
 
 // Goal: the codecs agree on what a node links to.
-// Method: every name of the codec fixtures exists as dag-cbor and dag-json, some as dag-pb. Map keys are ordered differently
-// by the two, so the links are compared as sorted lists; for dag-pb the order of Links is the same in all three.
+// Method: every name of the codec fixtures exists as dag-cbor and dag-json, some as dag-pb. Map keys are ordered
+// differently by the two, so the links are compared as sorted lists; for dag-pb the order of Links is the same in all
+// three.
 TEST_CASE("links: all codec fixtures have equal links in each of their codecs") {
   MemoryBlocks blocks("codec-fixtures/fixtures.car");
   const auto names = nlohmann::json::parse(ReadTestData("codec-fixtures/names.json"));
   CHECK_EQ(names.size(), 128);
   size_t with_links = 0;
-  for (const auto& [name, forms] : names.items()) {
+  for (const auto& item : names.items()) {
+    const std::string& name = item.key();
+    const auto& forms = item.value();
     INFO(name);
     const auto links = [&](const char* codec) {
       const Cid cid = CidOf(forms.at(codec).get<std::string>());
@@ -91,7 +95,7 @@ TEST_CASE("links: all codec fixtures have equal links in each of their codecs") 
   CHECK_GT(with_links, 40);
 }
 
-TEST_CASE("links: every block of the real CAR files can be read, and the strict dag-cbor ones validate") {
+TEST_CASE("links: every block of the real CAR files can be read") {
   const char* const files[] = {"go-car/sample-v1.car",       "kubo/lotus_devnet_genesis.car", "forest/chain4.car",
                                "atproto/repo-tiny.car",      "atproto/dup-block.car",         "beetle/big-foo.car",
                                "ipld-spec/carv1-basic.car",  "iroh-car/testv1.car",           "boxo/fixtures.car",

@@ -104,7 +104,8 @@ TEST_CASE("path: a missing segment is named, and the blocks before it are told")
   blocks.Drop(blocks.order.at(3));
   const absl::Status missing = Resolve(blocks, root + "/foo/bar.txt", resolved);
   CHECK_CODE(missing, kNotFound);
-  CHECK_NE(ToString(missing).find("bafybeidryarwh34ygbtyypbu7qjkl4euiwxby6cql6uvosonohkq2kwnkm is missing"), std::string::npos);
+  const std::string foo = "bafybeidryarwh34ygbtyypbu7qjkl4euiwxby6cql6uvosonohkq2kwnkm";
+  CHECK_NE(ToString(missing).find(foo + " is missing"), std::string::npos);
 }
 
 TEST_CASE("path: dag-cbor maps and lists are walked inside the block, links lead on") {
@@ -118,7 +119,8 @@ TEST_CASE("path: dag-cbor maps and lists are walked inside the block, links lead
   AppendBytes(cbor, ValueOf(FromHex("a16162d82a582500")));
   AppendBytes(cbor, leaf.bytes());
   AppendBytes(cbor, ValueOf(FromHex("616301")));
-  const std::string json = "{\"a\":[{\"/\":\"" + leaf.ToText() + "\"},{\"b\":{\"/\":\"" + leaf.ToText() + "\"}}],\"c\":1}";
+  const std::string link = "{\"/\":\"" + leaf.ToText() + "\"}";
+  const std::string json = "{\"a\":[" + link + ",{\"b\":" + link + "}],\"c\":1}";
   for (const Cid& top : {own.Put(kCodecDagCbor, cbor), own.Put(kCodecDagJson, AsSpan(json))}) {
     ResolvedPath resolved;
     for (const char* path : {"/a/0", "/a/1/b"}) {

@@ -31,8 +31,8 @@ Bytes CborListOfLinks(const std::vector<Cid>& links) {
   return block;
 }
 
-// A chain of dag-cbor blocks, made when asked for: block n links to block n - 1. The number is in the digest, so that no
-// block needs to be hashed or kept.
+// A chain of dag-cbor blocks, made when asked for: block n links to block n - 1. The number is in the digest, so that
+// no block needs to be hashed or kept.
 class ChainGetter : public BlockGetter {
  public:
   static Cid CidAt(uint64_t n) {
@@ -184,7 +184,8 @@ TEST_CASE("traversal: every budget ends the walk just above it") {
                       }),
              kCancelled);
   CHECK_EQ(visits, 3);
-  CHECK_CODE(Traverse(blocks, root.view(), {}, [&](const CidView&, const BlockData&) { return Unavailable("full"); }), kUnavailable);
+  const auto full = [](const CidView&, const BlockData&) { return Unavailable("full"); };
+  CHECK_CODE(Traverse(blocks, root.view(), {}, full), kUnavailable);
 }
 
 TEST_CASE("traversal: with dups a small DAG of doublings is stopped by its budget") {
@@ -245,8 +246,8 @@ TEST_CASE("traversal: a partial HAMT has its entity but not all its blocks") {
 }
 
 // Goal: without dups, a node that stands at two places of a file gives the blocks of both.
-// Method: a node with two leaves, twice in a row. The range begins inside its first place and ends inside its second, and
-// needs the second leaf there and the first leaf here.
+// Method: a node with two leaves, twice in a row. The range begins inside its first place and ends inside its second,
+// and needs the second leaf there and the first leaf here.
 TEST_CASE("traversal: a node partly in the range is walked again where other parts of it are") {
   MemoryBlocks own;
   const Cid a = own.Put(kCodecRaw, AsSpan("aa"));
@@ -272,19 +273,23 @@ TEST_CASE("traversal: an entity must be built of what it is") {
   const Cid dir = own.Put(kCodecDagPb, EncodeNode({{"x", leaf}}, {.type = 1}));
   const Cid cbor = own.Put(kCodecDagCbor, CborListOfLinks({leaf}));
   const TraverseOptions entity = {.scope = DagScope::kEntity};
-  const auto file_of = [&](const Cid& child) { return own.Put(kCodecDagPb, EncodeNode({{"", child}}, {.block_sizes = {2}})); };
+  const auto file_of = [&](const Cid& child) {
+    return own.Put(kCodecDagPb, EncodeNode({{"", child}}, {.block_sizes = {2}}));
+  };
   CHECK_CODE(Visits(own, file_of(dir), entity), kDataLoss);
   CHECK_CODE(Visits(own, file_of(cbor), entity), kDataLoss);
   CHECK_EQ(ValueOf(Visits(own, file_of(leaf), entity)).size(), 2);
   const auto shard_of = [&](const Cid& child) {
-    return own.Put(kCodecDagPb, EncodeNode({{"00", child}}, {.type = 5, .data = "\x01", .hash_type = 0x22, .fanout = 256}));
+    const FsFields fields = {.type = 5, .data = "\x01", .hash_type = 0x22, .fanout = 256};
+    return own.Put(kCodecDagPb, EncodeNode({{"00", child}}, fields));
   };
   CHECK_CODE(Visits(own, shard_of(leaf), entity), kDataLoss);
   CHECK_CODE(Visits(own, shard_of(dir), entity), kDataLoss);
   // Directories, symlinks and nodes without UnixFS stand for themselves.
   CHECK_EQ(ValueOf(Visits(own, dir, entity)).size(), 1);
   CHECK_EQ(ValueOf(Visits(own, own.Put(kCodecDagPb, EncodeNode({}, {.type = 4, .data = "t"})), entity)).size(), 1);
-  CHECK_EQ(ValueOf(Visits(own, own.Put(kCodecDagPb, EncodeDagPb(std::vector<PbLink>{{leaf.view()}}, std::nullopt)), entity)).size(), 1);
+  const Cid bare = own.Put(kCodecDagPb, EncodeDagPb(std::vector<PbLink>{{leaf.view()}}, std::nullopt));
+  CHECK_EQ(ValueOf(Visits(own, bare, entity)).size(), 1);
   // A file whose sizes are no use can be taken whole, but not by a range.
   const Cid odd = own.Put(kCodecDagPb, EncodeNode({{"", leaf}}, {}));
   CHECK_EQ(ValueOf(Visits(own, odd, entity)).size(), 2);
