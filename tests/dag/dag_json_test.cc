@@ -66,7 +66,7 @@ TEST_CASE("dag-json: malformed documents are refused") {
       "", " ", "{", "[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:1}", "]", "}",
       "[}", "{]", "1 2", "nul", "nulL", "truE", "+1", "01", "-", "1.", ".5", "1e", "1e+", "0x1", "NaN", "Infinity", "'a'",
       "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\n\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"",
-      "\"\xc3\x28\"", "\"\xff\"", "\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "\"\xf4\x90\x80\x80\"", "// c\n1", "\xef\xbb\xbf" "1",
+      "\"\xc3\x28\"", "\"\xff\"", "\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "\"\xf4\x90\x80\x80\"", "// c\n1", "\xef\xbb\xbf 1",
       // reserved forms
       "{\"/\":\"bafkqaaa\",\"y\":1}", "{\"/\":\"x\",\"y\":1}", "{\"/\":\"\"}", "{\"/\":\"/ipfs/bafkqaaa\"}", "{\"/\":\"ipfs://bafkqaaa\"}",
       "{\"/\":\"bafkqaaaa\"}", "{\"/\":\"zQmNPWHBrVQiiV8FpyNuEPhB9E2rbvdy9Yx79EY1EJuyf9o\"}",
