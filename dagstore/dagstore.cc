@@ -47,12 +47,14 @@ struct DagStore::Core {
   std::thread catch_up;
   CancelFlag catch_up_cancel;
   Notification lookups_ready;
+  Mutex heal_mu;
 
   explicit Core(Options o) : options(std::move(o)), failures(options.failures_kept_max) {}
 
   absl::Status Start();
   absl::Status Restore(std::vector<Ordinal>& uncovered);
-  void CatchUp(std::vector<Ordinal> ordinals);
+  void CatchUp(const std::vector<Ordinal>& ordinals);
+  absl::Status Heal();
   absl::Status Stop();
 
   absl::StatusOr<Ticket> Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out, const RequestOptions& options,
@@ -86,6 +88,8 @@ absl::Status DagStore::Core::Start() {
   lookup.top = repository->top.get();
   lookup.directory = &directory;
   lookup.fingerprint_secret = repository->fingerprint_secret;
+
+  lookup.heal = [this] { return Heal(); };
 
   JobExecutor::Seams seams;
   seams.kv = repository->kv.get();
@@ -129,7 +133,10 @@ absl::Status DagStore::Core::Start() {
   if (uncovered.empty()) {
     lookups_ready.Notify();
   } else {
-    catch_up = std::thread([this, ordinals = std::move(uncovered)]() mutable { CatchUp(std::move(ordinals)); });
+    catch_up = std::thread([this, ordinals = std::move(uncovered)] {
+      CatchUp(ordinals);
+      if (!catch_up_cancel.cancelled()) lookups_ready.Notify();
+    });
   }
   return absl::OkStatus();
 }
@@ -193,7 +200,7 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
   return quarantine->status();
 }
 
-void DagStore::Core::CatchUp(std::vector<Ordinal> ordinals) {
+void DagStore::Core::CatchUp(const std::vector<Ordinal>& ordinals) {
   for (const Ordinal ordinal : ordinals) {
     if (catch_up_cancel.cancelled()) return;
     const std::optional<ShardKey> key = directory.KeyOf(ordinal);
@@ -218,7 +225,18 @@ void DagStore::Core::CatchUp(std::vector<Ordinal> ordinals) {
     };
     (void)queues->PushRequest(std::move(report));  // refused only if the store is closing
   }
-  lookups_ready.Notify();
+}
+
+absl::Status DagStore::Core::Heal() {
+  MutexLock lock(heal_mu);  // one at a time; whoever waited finds it done
+  if (repository->top->Health().ok()) return absl::OkStatus();
+  std::vector<Ordinal> ordinals;
+  {
+    WriterMutexLock adding(executor->top_index_mutex());
+    ASSIGN_OR_RETURN(ordinals, repository->top->DropDamaged());
+  }
+  CatchUp(ordinals);
+  return absl::OkStatus();
 }
 
 // ---- Close ----
@@ -431,6 +449,28 @@ absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options)
   return page;
 }
 
+absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> hashes,
+                                              absl::FunctionRef<void(size_t, Ordinal, const ShardKey&)> visit) const {
+  std::vector<Fingerprint> fingerprints;
+  fingerprints.reserve(hashes.size());
+  for (const MultihashView& hash : hashes) fingerprints.push_back(FingerprintOf(fingerprint_secret, hash));
+  std::vector<std::pair<size_t, Ordinal>> found;
+  const auto find = [&] {
+    found.clear();
+    return top->Find(fingerprints, [&](size_t index, Ordinal ordinal) { found.emplace_back(index, ordinal); });
+  };
+  absl::Status status = find();
+  if (status.code() == absl::StatusCode::kDataLoss) {
+    RETURN_IF_ERROR(heal());
+    status = find();
+  }
+  RETURN_IF_ERROR(status);
+  for (const auto& [index, ordinal] : found) {
+    if (const std::optional<ShardKey> key = directory->KeyOf(ordinal)) visit(index, ordinal, *key);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ShardRecord> DagStore::Lookup::ReadRecord(const ShardKey& key) const {
   ASSIGN_OR_RETURN(const std::optional<std::string> value, kv->Get(KvTable::kRecords, key.bytes()));
   if (!value.has_value()) return NotFound("no shard \"{}\"", key.Printable());
@@ -448,21 +488,20 @@ absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsContainingMultihash(const 
                                                                           size_t shards_max) const {
   RETURN_IF_ERROR(AwaitLookups());
   const Lookup& lookup = core_->lookup;
-  const Fingerprint fingerprint = FingerprintOf(lookup.fingerprint_secret, hash);
-  std::vector<Ordinal> candidates;
-  RETURN_IF_ERROR(lookup.top->Find({&fingerprint, 1}, [&](size_t, Ordinal ordinal) { candidates.push_back(ordinal); }));
+  std::vector<std::pair<Ordinal, ShardKey>> candidates;
+  RETURN_IF_ERROR(lookup.FindCandidates({&hash, 1}, [&](size_t, Ordinal ordinal, const ShardKey& key) {
+    candidates.emplace_back(ordinal, key);
+  }));
   std::vector<ShardKey> keys;
-  for (const Ordinal ordinal : candidates) {
+  for (const auto& [ordinal, key] : candidates) {
     if (keys.size() >= shards_max) break;
-    const std::optional<ShardKey> key = lookup.directory->KeyOf(ordinal);
-    if (!key.has_value()) continue;
-    const absl::StatusOr<ShardRecord> record = lookup.ReadRecord(*key);
+    const absl::StatusOr<ShardRecord> record = lookup.ReadRecord(key);
     if (!record.ok() && record.status().code() == absl::StatusCode::kNotFound) continue;  // destroyed meanwhile
     RETURN_IF_ERROR(record.status());
     if (record->ordinal != ordinal) continue;  // indexed again meanwhile
     ASSIGN_OR_RETURN(const auto index, lookup.OpenIndex(*record));
     ASSIGN_OR_RETURN(const bool holds, index->Contains(hash));
-    if (holds) keys.push_back(*key);
+    if (holds) keys.push_back(key);
   }
   std::sort(keys.begin(), keys.end());
   return keys;

@@ -152,6 +152,12 @@ struct DagStore::Lookup {
   const Directory* directory = nullptr;
   SipKey fingerprint_secret = {};
 
+  std::function<absl::Status()> heal = {};  // makes damaged parts of the top-level index again; may take long
+
+  // The live shards that may hold each multihash: `visit(index into hashes, ordinal, key)`. If a run of the top-level
+  // index turns out damaged it is made again from the shard indexes first, so that no shard is missing.
+  absl::Status FindCandidates(std::span<const MultihashView> hashes,
+                              absl::FunctionRef<void(size_t, Ordinal, const ShardKey&)> visit) const;
   // NotFound, DataLoss.
   absl::StatusOr<ShardRecord> ReadRecord(const ShardKey& key) const;
   // The index a record names.

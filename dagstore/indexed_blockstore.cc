@@ -121,12 +121,9 @@ IndexedBlockstore::~IndexedBlockstore() = default;
 absl::StatusOr<std::vector<ShardCandidate>> IndexedBlockstore::Candidates(const CidView& cid) const {
   RETURN_IF_ERROR(store_.AwaitLookups());
   const DagStore::Lookup& lookup = store_.lookup();
-  const Fingerprint fingerprint = FingerprintOf(lookup.fingerprint_secret, cid.hash);
   std::vector<ShardCandidate> candidates;
-  RETURN_IF_ERROR(lookup.top->Find({&fingerprint, 1}, [&](size_t, Ordinal ordinal) {
-    if (candidates.size() >= options_.candidates_max) return;
-    std::optional<ShardKey> key = lookup.directory->KeyOf(ordinal);
-    if (key.has_value()) candidates.push_back(cache_->Describe(*std::move(key), ordinal));
+  RETURN_IF_ERROR(lookup.FindCandidates({&cid.hash, 1}, [&](size_t, Ordinal ordinal, const ShardKey& key) {
+    if (candidates.size() < options_.candidates_max) candidates.push_back(cache_->Describe(key, ordinal));
   }));
   if (options_.selector) {
     options_.selector(cid, candidates);

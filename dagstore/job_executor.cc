@@ -151,6 +151,7 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
 
 absl::Status JobExecutor::AddToTopIndex(Ordinal ordinal, const ShardIndex& index, const CancelFlag* cancel) const {
   const WorkContext work{cancel, seams_.clock, Deadline::Infinite()};
+  ReaderMutexLock adding(top_index_mutex_);
   std::vector<Fingerprint> part;
   absl::Status status = absl::OkStatus();
   const auto flush = [&] {

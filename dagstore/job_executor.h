@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/kv.h"
+#include "base/mutex.h"
 #include "dagstore/job.h"
 #include "dagstore/queues.h"
 #include "dagstore/workers.h"
@@ -35,6 +36,8 @@ class JobExecutor {
 
   // Adds every multihash of an index to the top-level index. Also used when a store opens.
   absl::Status AddToTopIndex(Ordinal ordinal, const ShardIndex& index, const CancelFlag* cancel) const;
+  // Held for reading between the first Add and the Seal of a shard, for writing by whoever takes damaged runs away.
+  SharedMutex& top_index_mutex() const { return top_index_mutex_; }
   // NotFound; DataLoss if it cannot be decoded.
   absl::StatusOr<ShardRecord> ReadRecord(const ShardKey& key) const;
 
@@ -50,6 +53,7 @@ class JobExecutor {
 
   const Options options_;
   const Seams seams_;
+  mutable SharedMutex top_index_mutex_;
 };
 
 class PooledJobRunner final : public JobRunner {

@@ -1,0 +1,72 @@
+// Blocks by CID through the shard index, against a bare pread of the same bytes (and hashing them).
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <random>
+
+#include "base/check.h"
+#include "base/hashing.h"
+#include "dagstore/indexed_blockstore.h"
+#include "tools/bench/bench.h"
+#include "tools/bench/samples.h"
+
+namespace dagstore {
+
+void BenchGet(const BenchConfig& config) {
+  const size_t total = config.quick ? 32 << 20 : 1 << 30;
+  for (const size_t block_bytes : {size_t{4 << 10}, size_t{256 << 10}}) {
+    const size_t blocks = total / block_bytes;
+    const std::string path = config.dir + "/get.car";
+    const std::vector<Cid> cids = WriteSampleCar(path, 7, blocks, block_bytes);
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    DAGSTORE_CHECK(fd >= 0);
+    const size_t gets = config.quick ? 1000 : (block_bytes == 4096 ? 100'000 : 5'000);
+    std::mt19937_64 random(3);
+    std::vector<size_t> picks(gets);
+    for (size_t& pick : picks) pick = random() % blocks;
+    const uint64_t head = VarintSize(36 + block_bytes) + 36;
+
+    for (const bool verify : {false, true}) {
+      Options options = BenchOptions(fmt::format("{}/repo-{}-{}", config.dir, block_bytes, verify));
+      options.verify_reads = verify ? VerifyReads::kAlways : VerifyReads::kNever;
+      const auto store = OpenBenchStore(options);
+      DAGSTORE_CHECK_OK(store->RegisterShardSync("shard", FileMountOf(*store, path)));
+      auto accessor = store->AcquireShardSync("shard");
+      DAGSTORE_CHECK_OK(accessor.status());
+      const auto blockstore = accessor->NewBlockstore();
+      Block block;
+      Bytes buffer(block_bytes);
+      const double nanos = 1e9 / static_cast<double>(gets);
+      const std::string size = fmt::format("{} KiB", block_bytes >> 10);
+      ComparePair(config,
+                  {fmt::format("Get {}, {}", size, verify ? "verified" : "not verified"), "ns", "",
+                   verify ? "pread and hash" : "bare pread", verify ? "<= 1.2" : block_bytes == 4096 ? "<= 1.35" : "<= 1.1"},
+                  [&] {
+                    return nanos * Seconds([&] {
+                             for (const size_t pick : picks) DAGSTORE_CHECK_OK(blockstore->Get(cids[pick].view(), block));
+                           });
+                  },
+                  [&] {
+                    return nanos * Seconds([&] {
+                             for (const size_t pick : picks) {
+                               const uint64_t at = 59 + pick * (head + block_bytes) + head;
+                               DAGSTORE_CHECK(pread(fd, buffer.data(), block_bytes, static_cast<off_t>(at)) == static_cast<ssize_t>(block_bytes));
+                               if (verify) DAGSTORE_CHECK(VerifyBlock(cids[pick].hash(), buffer) == HashCheck::kMatch);
+                             }
+                           });
+                  });
+      if (verify) {
+        const IndexedBlockstore all(*store);
+        PrintFigure("Get " + size + " over all shards, verified", nanos * Seconds([&] {
+                      for (const size_t pick : picks) DAGSTORE_CHECK_OK(all.Get(cids[pick].view(), block));
+                    }), "ns");
+      }
+      accessor->Close();
+      DAGSTORE_CHECK_OK(store->Close());
+    }
+    close(fd);
+    unlink(path.c_str());
+  }
+}
+
+}  // namespace dagstore
