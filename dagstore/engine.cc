@@ -234,7 +234,15 @@ void Engine::JobDone(Completion& done) {
     MaybeRest(done.slot);
     return;
   }
+  const bool asked_to_stop = active.cancel->cancelled();
   active.cancel.reset();
+  if (result.status.code() == absl::StatusCode::kCancelled && !asked_to_stop) {
+    // Whoever is parked would get another job, and that one would end the same way, for ever.
+    result.status = Unavailable("the source broke off, though nobody asked it to: {}", Message(result.status));
+  }
+  if (result.status.ok() && (done.job == JobKind::kInitialize || done.job == JobKind::kCollect) && !store_error_.ok()) {
+    result.status = Unavailable("the store is read-only: {}", ToString(store_error_));  // what it did cannot be stored
+  }
   if (done.job == JobKind::kCollect) {
     CollectDone(done.slot, result);
     return;
@@ -284,7 +292,7 @@ void Engine::CollectDone(uint32_t index, JobResult& result) {
   if (result.status.ok()) StoreCopy(index, result);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (waiter.op != ShardOp::kCollect) {
+    if (waiter.op != ShardOp::kCollect && !waiter.stopping) {
       active.waiters.push_back(std::move(waiter));  // an acquirer who came meanwhile
       continue;
     }
@@ -329,7 +337,8 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
                                           ShardKey(slot.key()).Printable()));
   }
   const bool writes = (row.effects & (kPersist | kPersistDestroying | kErase)) != 0;
-  if (row.verdict != Verdict::kStep || (writes && !store_error_.ok() && !cause.reply.empty())) {
+  const bool would_write = writes || (row.effects & kStartCollect) != 0;
+  if (row.verdict != Verdict::kStep || (would_write && !store_error_.ok() && !cause.reply.empty())) {
     Refuse(slot, op, cause);
     return;
   }
@@ -346,6 +355,9 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
     ActiveShard& active = Activate(index);
     if (!facts.transient_error) active.error = cause.status;
     if (!facts.transient_error) ++active.attempts;
+  }
+  if (op == ShardOp::kFail && row.next == ShardState::kRecovering) {
+    Activate(index).error = cause.status;  // the cause, should it not recover
   }
   if (op == ShardOp::kMakeAvailable) {
     ActiveShard& active = Activate(index);
@@ -564,7 +576,7 @@ void Engine::FailParked(uint32_t index, const absl::Status& status) {
     SendAnswer(std::move(waiter.reply), std::move(result), active.pending);
   }
   if (active.waiters.empty()) return;
-  const TaskMeta meta = OwnMeta();
+  const TaskMeta meta(active.waiters.front().span, Deadline::Infinite(), active.waiters.front().ticket);
   if (slot.state == ShardState::kNew) {
     internal_.push_back({ShardOp::kInitialize, index, slot.incarnation, meta});
   } else if (slot.state == ShardState::kErrored) {
@@ -587,6 +599,7 @@ void Engine::CancelJobs(uint32_t index) {
   if (active == nullptr) return;
   if (active->cancel != nullptr) active->cancel->Cancel();
   active->cancel.reset();
+  active->in_backlog = false;
   ++slot.generation;  // what they report is dropped
 }
 
@@ -603,7 +616,10 @@ JobSpec Engine::NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) {
   job.key = ShardKey(slot.key());
   job.ordinal = slot.ordinal;
   job.attempts = active.attempts;
+  job.meta.deadline = Deadline::Infinite();  // waiters leave by their own deadlines, and the last of them stops the job
   job.cancel = std::make_shared<CancelFlag>();
+  if (stopped_everything_ && kind != JobKind::kDestroy) job.cancel->Cancel();
+  active.stoppable = meta.ticket != 0 || kind == JobKind::kOpen;
   active.cancel = job.cancel;
   ++active.jobs_running;
   return job;
@@ -659,7 +675,9 @@ void Engine::StartBacklog() {
       gathering_.ordinals_reserved = ordinals_reserved_;
     }
     uint64_t rests_on = active.pending;
-    if (ordinal >= ordinals_durable_) {
+    if (!store_error_.ok()) {
+      rests_on = kNeverDurable;  // what it makes could not be stored, and its ordinal may not be reserved
+    } else if (ordinal >= ordinals_durable_) {
       rests_on = std::max(rests_on, ordinal < in_flight_.ordinals_reserved ? batch_sequence_ - 1 : batch_sequence_);
     }
     JobSpec job = NewJob(next.slot, JobKind::kInitialize, next.meta);
@@ -718,7 +736,8 @@ void Engine::Stop(TicketId ticket, absl::Status reason) {
   if (waiter->stopping) return;
   const auto others = std::count_if(active.waiters.begin(), active.waiters.end(),
                                     [](const Waiter& w) { return !w.stopping; });
-  const bool cancellable = slot.state != ShardState::kDestroying && active.cancel != nullptr;
+  const bool cancellable =
+      slot.state != ShardState::kDestroying && active.cancel != nullptr && active.stoppable;
   if (others == 1 && cancellable) {
     // The last who wanted it: the job ends, and he is answered when it has.
     active.cancel->Cancel();
@@ -771,6 +790,7 @@ void Engine::StopEverything() {
     }
   }
   close_grace_ = Deadline::Infinite();  // once
+  stopped_everything_ = true;
 }
 
 bool Engine::Finished() const {

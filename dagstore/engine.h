@@ -136,6 +136,7 @@ class Engine {
     std::vector<Waiter> waiters = {};
     std::shared_ptr<const OpenShard> open = {};
     std::shared_ptr<CancelFlag> cancel = {};  // of the current job
+    bool stoppable = false;                   // the last waiter who leaves stops it; false: the store wants it itself
     uint32_t jobs_running = 0;                // stale ones included
     bool destroy_running = false;
     bool in_backlog = false;
@@ -294,6 +295,7 @@ class Engine {
 
   bool closing_ ABSL_GUARDED_BY(loop_) = false;
   Deadline close_grace_ ABSL_GUARDED_BY(loop_);
+  bool stopped_everything_ ABSL_GUARDED_BY(loop_) = false;  // jobs that start after it are told to stop at once
   EngineStats stats_ ABSL_GUARDED_BY(loop_);
 };
 

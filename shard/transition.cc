@@ -64,10 +64,10 @@ constexpr Row kTable[] = {
     Step(kAvailable,    Op::kAcquire,        If::kOpen,             kServing,      kServe),
     Step(kAvailable,    Op::kAcquire,        If::kAlways,           kAvailable,    kPark | kStartOpen),
     Step(kAvailable,    Op::kServe,          If::kHasAcquirers,     kServing,      kServeParked),
-    Step(kAvailable,    Op::kServe,          If::kAlways,           kAvailable,    kNothing),
+    Step(kAvailable,    Op::kServe,          If::kAlways,           kAvailable,    kServeParked),  // all have left: they are told
     Bug(kAvailable,     Op::kRelease),
     Step(kAvailable,    Op::kFail,           If::kTransient,        kAvailable,    kFailParked),
-    Step(kAvailable,    Op::kFail,           If::kIndexDamaged,     kRecovering,   kNotify | kStartInitialize),
+    Step(kAvailable,    Op::kFail,           If::kIndexDamaged,     kRecovering,   kNotify | kCancelJobs | kStartInitialize),
     Step(kAvailable,    Op::kFail,           If::kAlways,           kErrored,      kPersist | kFailParked | kNotify | kCancelJobs),
     Refuse(kAvailable,  Op::kRecover),
     Step(kAvailable,    Op::kCollect,        If::kHasCopy,          kAvailable,    kPark | kStartCollect),
@@ -84,7 +84,7 @@ constexpr Row kTable[] = {
     Step(kServing,      Op::kRelease,        If::kLastRef,          kAvailable,    kUnref),
     Step(kServing,      Op::kRelease,        If::kAlways,           kServing,      kUnref),
     Step(kServing,      Op::kFail,           If::kTransient,        kServing,      kFailParked),
-    Step(kServing,      Op::kFail,           If::kIndexDamaged,     kRecovering,   kNotify | kStartInitialize),
+    Step(kServing,      Op::kFail,           If::kIndexDamaged,     kRecovering,   kNotify | kCancelJobs | kStartInitialize),
     Step(kServing,      Op::kFail,           If::kAlways,           kErrored,      kPersist | kFailParked | kNotify | kCancelJobs),
     Refuse(kServing,    Op::kRecover),
     Ignore(kServing,    Op::kCollect),       // in use
@@ -98,7 +98,7 @@ constexpr Row kTable[] = {
     Step(kRecovering,   Op::kAcquire,        If::kAlways,           kRecovering,   kPark),
     Bug(kRecovering,    Op::kServe),
     Step(kRecovering,   Op::kRelease,        If::kAlways,           kRecovering,   kUnref),
-    Step(kRecovering,   Op::kFail,           If::kTransient,        kErrored,      kPersist | kFailParked),
+    Step(kRecovering,   Op::kFail,           If::kTransient,        kErrored,      kFailParked),  // stored as Errored, or its index is found damaged again
     Step(kRecovering,   Op::kFail,           If::kAlways,           kErrored,      kPersist | kFailParked | kNotify),
     Step(kRecovering,   Op::kRecover,        If::kAlways,           kRecovering,   kPark),
     Ignore(kRecovering, Op::kCollect),
