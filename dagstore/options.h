@@ -74,6 +74,9 @@ struct Options {
   size_t inline_index_bytes_max = 64 << 10;
   // Entries of the top-level index kept in memory before they are written as a run (about 16 bytes each).
   size_t top_index_buffer_entries_max = 4 << 20;
+  // Forget the top-level index when opening, and make it again from the shard indexes: AwaitLookups says when it is done.
+  // For a repository whose lookups are damaged (`dagstore fsck` says so).
+  bool rebuild_top_index = false;
 };
 
 }  // namespace dagstore

@@ -82,6 +82,16 @@ absl::Status ReadMeta(Repository& repository) {
   return absl::OkStatus();
 }
 
+// The runs on disk are deleted by OpenTopIndex, because nothing lists them any more; the shards are then added again, as
+// after a crash. Stopped at any point, what is left is an index that covers nothing.
+absl::Status ForgetTopIndex(Kv& kv) {
+  KvBatch batch;
+  const std::unique_ptr<KvCursor> cursor = kv.Scan(KvTable::kTopIndex);
+  for (; cursor->Valid(); cursor->Next()) batch.Delete(KvTable::kTopIndex, std::string(cursor->key()));
+  RETURN_IF_ERROR(cursor->status());
+  return kv.Commit(batch, /*sync=*/true);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& options, Io& io) {
@@ -126,6 +136,7 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   indexes.inline_bytes_max = std::min(options.inline_index_bytes_max, kInlineBytesLimit);
   ASSIGN_OR_RETURN(repository->indexes, OpenIndexStore(indexes, *repository->kv, io));
   top.dir = dir + "/top";
+  if (options.rebuild_top_index) RETURN_IF_ERROR(ForgetTopIndex(*repository->kv));
   ASSIGN_OR_RETURN(repository->top, OpenTopIndex(top, *repository->kv, io));
   UpgraderOptions upgrader;
   upgrader.folder = dir + "/transients";

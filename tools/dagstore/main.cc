@@ -1,0 +1,65 @@
+// The dagstore command. What it can do is in one file for each group of commands.
+#include <stdlib.h>
+
+#include <CLI/CLI.hpp>
+
+#include "tools/dagstore/cli.h"
+
+namespace dagstore::cli {
+namespace {
+
+std::string DefaultRepository() {
+  if (const char* repo = getenv("DAGSTORE_REPO"); repo != nullptr && *repo != '\0') return repo;
+  if (const char* home = getenv("HOME"); home != nullptr && *home != '\0') return std::string(home) + "/.dagstore";
+  return {};
+}
+
+int Main(int argc, char** argv) {
+  Context context;
+  context.repo = DefaultRepository();
+  CLI::App app("Many CAR files, one verified block store.", "dagstore");
+  app.set_version_flag("--version", std::string("dagstore ") + DAGSTORE_VERSION);
+  app.add_option("--repo", context.repo, "Folder of the repository (default: $DAGSTORE_REPO, else ~/.dagstore)")
+      ->type_name("DIR");
+  app.add_flag("--json", context.json, "Data as JSON, one object a line");
+  app.add_flag("--quiet", context.quiet, "No progress and no summaries on stderr");
+  app.require_subcommand(1);
+  app.fallthrough();  // global options may stand behind the command too
+  app.footer(
+      "Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 wrong usage,\n"
+      "3 no such shard or CID. `dagstore COMMAND --help` tells more; so does `man dagstore`.\n\n"
+      "First steps:\n"
+      "  dagstore add folder-of-cars/        index every *.car there\n"
+      "  dagstore ls                         see what came of it\n"
+      "  dagstore get CID > block            a block, whichever CAR it is in\n"
+      "  dagstore cat CID/path/to/file       a file, checked block by block\n");
+  DefineAddCommand(app, context);
+  DefineRepositoryCommands(app, context);
+  DefineBlockCommands(app, context);
+  DefineManageCommands(app, context);
+  DefineHealthCommands(app, context);
+  DefineCarCommands(app, context);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    return UsageError(fmt::format("{} (see `dagstore{} --help`)", error.what(), [&] {
+      std::string names;
+      for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+        at = at->get_subcommands().front();
+        names += " " + at->get_name();
+      }
+      return names;
+    }()));
+  }
+  SetUpProcess();
+  const int code = context.command();
+  return Worse(code, FinishOutput());
+}
+
+}  // namespace
+}  // namespace dagstore::cli
+
+int main(int argc, char** argv) { return dagstore::cli::Main(argc, argv); }

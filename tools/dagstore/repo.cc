@@ -1,0 +1,201 @@
+// `dagstore ls`, `info`, `stats`: looking.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "tools/dagstore/cli.h"
+
+namespace dagstore::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct LsOptions {
+  std::string state = {};
+  std::string prefix = {};
+  std::string after = {};
+  uint64_t limit = 0;  // 0: all
+};
+
+Json ToJson(const ShardInfo& info) {
+  Json json = {{"key", info.key.bytes()},
+               {"state", StateName(info.state)},
+               {"url", info.url},
+               {"blocks", info.blocks},
+               {"block_bytes", info.block_bytes},
+               {"bytes", info.source_bytes},
+               {"index_bytes", info.index_bytes},
+               {"copy_bytes", info.copy_bytes},
+               {"lazy", info.lazy},
+               {"verified", info.verified},
+               {"unverified_blocks", info.unverified_blocks},
+               {"registered", TimeText(info.registered)},
+               {"indexed", TimeText(info.indexed)}};
+  if (!info.error.ok()) json["error"] = ToString(info.error);
+  return json;
+}
+
+void PrintShards(const Context& context, const std::vector<ShardInfo>& shards, bool first_page) {
+  if (context.json) {
+    for (const ShardInfo& info : shards) PrintLine(ToJson(info));
+    return;
+  }
+  constexpr size_t kKeyColumnMax = 60;
+  size_t width = 3;
+  for (const ShardInfo& info : shards) width = std::max(width, std::min(TextWidth(LineText(info.key.bytes())), kKeyColumnMax));
+  if (first_page && StdoutIsTerminal()) {
+    Print(fmt::format("{}  {:<12} {:>10} {:>10}\n", PadRight("KEY", width), "STATE", "BLOCKS", "SIZE"));
+  }
+  for (const ShardInfo& info : shards) {
+    std::string line = fmt::format("{}  {:<12} {:>10} {:>10}", PadRight(LineText(info.key.bytes()), width),
+                                   StateName(info.state), info.blocks, HumanBytes(info.source_bytes));
+    if (!info.error.ok()) line += "  " + LineText(Message(info.error));
+    Print(line + "\n");
+  }
+}
+
+int RunLs(const Context& context, const LsOptions& options) {
+  ListShardsOptions list;
+  list.prefix = options.prefix;
+  list.after = options.after;
+  if (!options.state.empty()) {
+    ShardState state;
+    if (!StateFromName(options.state, state)) {
+      std::string names;
+      for (const ShardState known : kAllShardStates) names += fmt::format("{}{}", names.empty() ? "" : ", ", StateName(known));
+      return UsageError(fmt::format("\"{}\" is no state: {}", options.state, names));
+    }
+    list.state = state;
+  }
+  return WithStore(context, [&](DagStore& store) {
+    constexpr uint64_t kPage = 1000;
+    uint64_t left = options.limit == 0 ? UINT64_MAX : options.limit;
+    bool first_page = true;
+    while (left != 0) {
+      list.shards_max = std::min(left, kPage);
+      const absl::StatusOr<ShardPage> page = store.ListShards(list);
+      if (!page.ok()) return Fail("ls", page.status());
+      PrintShards(context, page->shards, first_page);
+      first_page = false;
+      left -= page->shards.size();
+      if (!page->more || page->shards.empty()) return int{kExitOk};
+      list.after = page->shards.back().key.bytes();
+      if (!Print("") || Interrupted().cancelled()) return int{kExitFailed};
+    }
+    if (!context.quiet) Complain(fmt::format("there are more: continue with --after '{}'", list.after));
+    return int{kExitOk};
+  });
+}
+
+int RunInfo(const Context& context, const std::string& key) {
+  return WithStore(context, [&](DagStore& store) {
+    const absl::StatusOr<ShardInfo> info = store.GetShardInfo(key);
+    if (!info.ok()) return Fail("info", info.status());
+    std::vector<Cid> roots;
+    if (const auto index = store.GetIterableIndex(key); index.ok()) roots = (*index)->roots();
+    if (context.json) {
+      Json json = ToJson(*info);
+      json["roots"] = Json::array();
+      for (const Cid& root : roots) json["roots"].push_back(root.ToText());
+      PrintLine(json);
+      return int{kExitOk};
+    }
+    const auto row = [](std::string_view name, std::string_view value) { Print(fmt::format("{:<12} {}\n", name, value)); };
+    row("key", LineText(info->key.bytes()));
+    row("state", StateName(info->state));
+    if (!info->error.ok()) row("error", LineText(Message(info->error)));
+    row("source", info->url);
+    row("size", fmt::format("{} ({} bytes)", HumanBytes(info->source_bytes), info->source_bytes));
+    row("blocks", fmt::format("{} ({} bytes)", info->blocks, info->block_bytes));
+    constexpr size_t kRootsShown = 10;
+    for (size_t i = 0; i < std::min(roots.size(), kRootsShown); ++i) row(i == 0 ? "roots" : "", roots[i].ToText());
+    if (roots.size() > kRootsShown) row("", fmt::format("and {} more: --json has all", roots.size() - kRootsShown));
+    row("index", fmt::format("{} bytes", info->index_bytes));
+    if (info->copy_bytes != 0) row("local copy", fmt::format("{} bytes", info->copy_bytes));
+    row("verified", !info->verified             ? "no: hashed when read"
+                    : info->unverified_blocks != 0 ? fmt::format("all but {} blocks of unknown hash functions",
+                                                                 info->unverified_blocks)
+                                                   : "every block, while indexing");
+    row("registered", TimeText(info->registered));
+    row("indexed", TimeText(info->indexed));
+    return int{kExitOk};
+  });
+}
+
+int RunStats(const Context& context) {
+  return WithStore(context, [&](DagStore& store) {
+    const absl::Status ready = store.AwaitLookups();
+    const absl::StatusOr<StoreStats> stats = store.Stats();
+    if (!ready.ok()) return Fail("stats", ready);
+    if (!stats.ok()) return Fail("stats", stats.status());
+    uint64_t blocks = 0, block_bytes = 0, source_bytes = 0, index_bytes = 0, copy_bytes = 0;
+    ListShardsOptions list;
+    while (true) {
+      const absl::StatusOr<ShardPage> page = store.ListShards(list);
+      if (!page.ok()) return Fail("stats", page.status());
+      for (const ShardInfo& info : page->shards) {
+        blocks += info.blocks;
+        block_bytes += info.block_bytes;
+        source_bytes += info.source_bytes;
+        index_bytes += info.index_bytes;
+        copy_bytes += info.copy_bytes;
+      }
+      if (!page->more || page->shards.empty()) break;
+      list.after = page->shards.back().key.bytes();
+    }
+    Json states = Json::object();
+    for (const ShardState state : kAllShardStates) {
+      if (const uint64_t n = stats->engine.shards_by_state[static_cast<size_t>(state)]; n != 0) states[std::string(StateName(state))] = n;
+    }
+    if (context.json) {
+      PrintLine({{"shards", stats->shards},
+                 {"states", states},
+                 {"blocks", blocks},
+                 {"block_bytes", block_bytes},
+                 {"bytes", source_bytes},
+                 {"index_bytes", index_bytes},
+                 {"copy_bytes", copy_bytes},
+                 {"lookup_entries", stats->top.entries},
+                 {"lookup_dead", stats->top.dead},
+                 {"lookup_runs", stats->top.runs},
+                 {"lookup_bytes", stats->top.bytes},
+                 {"database_bytes", stats->database_bytes},
+                 {"quarantined", stats->quarantined}});
+      return int{kExitOk};
+    }
+    const auto row = [](std::string_view name, std::string_view value) { Print(fmt::format("{:<14} {}\n", name, value)); };
+    row("shards", std::to_string(stats->shards));
+    for (const auto& [state, n] : states.items()) row("  " + state, std::to_string(n.get<uint64_t>()));
+    row("CAR files", fmt::format("{} ({} bytes)", HumanBytes(source_bytes), source_bytes));
+    row("blocks", fmt::format("{} ({} bytes)", blocks, block_bytes));
+    row("shard indexes", HumanBytes(index_bytes));
+    row("lookups", fmt::format("{} entries in {} runs, {}", stats->top.entries, stats->top.runs, HumanBytes(stats->top.bytes)));
+    row("local copies", HumanBytes(copy_bytes));
+    row("database", HumanBytes(stats->database_bytes));
+    if (stats->quarantined != 0) row("quarantined", fmt::format("{} records: see `dagstore fsck`", stats->quarantined));
+    return int{kExitOk};
+  });
+}
+
+}  // namespace
+
+void DefineRepositoryCommands(CLI::App& app, Context& context) {
+  auto ls_options = std::make_shared<LsOptions>();
+  CLI::App* ls = app.add_subcommand("ls", "List shards: key, state, blocks, size; the cause of those that are Errored");
+  ls->add_option("--state", ls_options->state, "Only shards in this state (Available, Errored, New, ...)");
+  ls->add_option("--prefix", ls_options->prefix, "Only keys that begin with this");
+  ls->add_option("--limit", ls_options->limit, "At most so many (default: all)");
+  ls->add_option("--after", ls_options->after, "Only keys after this one: the next page");
+  ls->footer("Example:\n  dagstore ls --state errored\n");
+  ls->callback([&context, ls_options] { context.command = [&context, ls_options] { return RunLs(context, *ls_options); }; });
+
+  auto key = std::make_shared<std::string>();
+  CLI::App* info = app.add_subcommand("info", "Everything about one shard");
+  info->add_option("KEY", *key, "Key of the shard")->required();
+  info->callback([&context, key] { context.command = [&context, key] { return RunInfo(context, *key); }; });
+
+  CLI::App* stats = app.add_subcommand("stats", "Totals of the repository");
+  stats->callback([&context] { context.command = [&context] { return RunStats(context); }; });
+}
+
+}  // namespace dagstore::cli
