@@ -19,7 +19,7 @@ tools/build.sh build -DDAGSTORE_TESTS=ON
 run build
 if $all; then
   echo "== clang, -Wthread-safety -Werror"
-  CXX=clang++ tools/build.sh build-clang -DDAGSTORE_TESTS=ON -DDAGSTORE_ANALYZE=ON -DCMAKE_CXX_COMPILER=clang++
+  tools/build.sh build-clang -DDAGSTORE_TESTS=ON -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0
   echo "== g++, AddressSanitizer and UndefinedBehaviorSanitizer"
   tools/build.sh build-asan -DDAGSTORE_SANITIZE=address
   ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 run build-asan

@@ -92,7 +92,7 @@ TEST_CASE("roots: what is not a set of roots is refused and leaves the batch alo
   CHECK_CODE(AppendRoots(batch, 1, std::vector{Sha(kCodecRaw, "a"), Cid()}), kInvalidArgument);
   CHECK_CODE(AppendRootsRemoval(batch, 1, std::vector{Cid()}), kInvalidArgument);
   const std::vector<Cid> many(kRootsOfShardMax + 1, Sha(kCodecRaw, "a"));
-  CHECK_CODE(AppendRoots(batch, 1, many), kResourceExhausted);
+  CHECK_CODE(AppendRoots(batch, 1, many), kFailedPrecondition);
   CHECK(batch.empty());
   const auto kv = NewMemoryKv();
   CHECK_CODE(ShardsWithRoot(*kv, Cid(), 0, 1), kInvalidArgument);
