@@ -59,9 +59,10 @@ class Io {
   virtual ~Io() = default;
 
   // Opens a regular file for reading. InvalidArgument if it is not a regular file.
-  virtual absl::StatusOr<std::unique_ptr<RandomFile>> Open(const std::string& path, Follow follow = Follow::kAlways) = 0;
-  // Opens the regular file `path` below the folder `root`, and nothing outside it: CheckBeneath(path) holds, and links are
-  // followed only where Follow allows it, in all components, and only as long as they stay below `root`.
+  virtual absl::StatusOr<std::unique_ptr<RandomFile>> Open(const std::string& path,
+                                                           Follow follow = Follow::kAlways) = 0;
+  // Opens the regular file `path` below the folder `root`, and nothing outside it: CheckBeneath(path) holds, and links
+  // are followed only where Follow allows it, in all components, and only as long as they stay below `root`.
   // Unavailable if `root` is not there (not mounted, perhaps). Here for file systems without links: checks and opens.
   virtual absl::StatusOr<std::unique_ptr<RandomFile>> OpenBeneath(const std::string& root, const std::string& path,
                                                                   Follow follow);
@@ -88,9 +89,9 @@ class Io {
 absl::Status CheckBeneath(std::string_view path);
 
 // Writes `parts` in order to `dir`/`temp_name`, syncs, renames to `dir`/`name`, syncs the folder. On an error nothing
-// named `name` has appeared and the temporary is removed; a crash at any point leaves `name` absent or whole. A file that
-// had the name before is replaced: on an error it is untouched, or, if only the sync of the folder failed, the new one.
-// AlreadyExists, and nothing is removed, if the temporary is there already.
+// named `name` has appeared and the temporary is removed; a crash at any point leaves `name` absent or whole. A file
+// that had the name before is replaced: on an error it is untouched, or, if only the sync of the folder failed, the new
+// one. AlreadyExists, and nothing is removed, if the temporary is there already.
 absl::Status PublishFile(Io& io, const std::string& dir, const std::string& name, const std::string& temp_name,
                          std::span<const Span> parts);
 

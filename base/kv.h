@@ -1,8 +1,9 @@
-// Kv: the durable ordered map under the store. A networked engine may stand here later, so: no chatty calls on hot paths,
-// scans by cursor, writes in batches.
+// Kv: the durable ordered map under the store. A networked engine may stand here later, so: no chatty calls on hot
+// paths, scans by cursor, writes in batches.
 //
 // Threads: any. Commit() may block for a sync: never call it on the loop.
-// Durability: after Commit(sync) returns OK the batch survives power loss, whole; without it, none of it may be relied on.
+// Durability: after Commit(sync) returns OK the batch survives power loss, whole; without it, none of it may be relied
+// on.
 #pragma once
 
 #include <cstdint>
@@ -94,9 +95,9 @@ class Kv {
   // From the first key >= `from` (and, if `prefix` is not empty, while keys start with it).
   virtual std::unique_ptr<KvCursor> Scan(KvTable table, std::string_view from = {}, std::string_view prefix = {}) = 0;
   // All changes or none. An empty batch with `sync` makes the commits before it durable.
-  // InvalidArgument for a key above kKvKeyBytesMax, ResourceExhausted for a batch above kKvBatchBytesMax: nothing was done.
-  // Any other error is final: every later Commit fails with it until the Kv is opened again, because only then is it
-  // known whether the batch survived. Reads go on.
+  // InvalidArgument for a key above kKvKeyBytesMax, ResourceExhausted for a batch above kKvBatchBytesMax: nothing was
+  // done. Any other error is final: every later Commit fails with it until the Kv is opened again, because only then is
+  // it known whether the batch survived. Reads go on.
   virtual absl::Status Commit(const KvBatch& batch, bool sync) = 0;
   // Approximate bytes on disk (0 in memory).
   virtual uint64_t SizeBytes() = 0;
@@ -119,9 +120,9 @@ struct RocksKvOptions {
   bool create_if_missing = true;
 };
 // Opens the database in the folder `path`, or makes it. Closing flushes, so that the next open replays nothing.
-// NotFound if there is none and it may not be made. FailedPrecondition if another process has it open, or a newer version
-// made it. DataLoss if its files are damaged or missing: what was acknowledged is never rolled back in silence; only a
-// torn end of the log, which nobody was told of, is dropped.
+// NotFound if there is none and it may not be made. FailedPrecondition if another process has it open, or a newer
+// version made it. DataLoss if its files are damaged or missing: what was acknowledged is never rolled back in silence;
+// only a torn end of the log, which nobody was told of, is dropped.
 absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const RocksKvOptions& options);
 
 }  // namespace dagstore

@@ -1,7 +1,7 @@
 // Kv in memory: for tests, the simulator and stores that keep nothing.
 //
-// A table is an ordered map. A cursor holds the map as it was; the first commit to the table after that works on a copy,
-// so a cursor costs nothing to open and a commit costs a copy only while somebody walks.
+// A table is an ordered map. A cursor holds the map as it was; the first commit to the table after that works on a
+// copy, so a cursor costs nothing to open and a commit costs a copy only while somebody walks.
 #include <absl/base/thread_annotations.h>
 
 #include <array>

@@ -96,8 +96,8 @@ absl::StatusOr<size_t> CheckFolder(const std::string& path, bool create_if_missi
   return size_t{0};
 }
 
-// RocksDB leaves an empty log behind for each time it was open without a write, and reads them all at the next open. One
-// flush lets it drop them. Failure is harmless: the next open tries again.
+// RocksDB leaves an empty log behind for each time it was open without a write, and reads them all at the next open.
+// One flush lets it drop them. Failure is harmless: the next open tries again.
 void ClearLogs(rocksdb::DB& db) {
   if (db.Put(rocksdb::WriteOptions(), db.DefaultColumnFamily(), "logs", "cleared").ok()) {
     db.Flush(rocksdb::FlushOptions(), db.DefaultColumnFamily()).PermitUncheckedError();

@@ -1,5 +1,5 @@
-// MurmurHash3 x64, the first 64 of its 128 bits, seed 0: multihash 0x22, the bucket function of UnixFS HAMT directories.
-// Not a cryptographic hash. As a multihash digest it is written big-endian.
+// MurmurHash3 x64, the first 64 of its 128 bits, seed 0: multihash 0x22, the bucket function of UnixFS HAMT
+// directories. Not a cryptographic hash. As a multihash digest it is written big-endian.
 //
 // Threads: values; one thread at a time.
 #pragma once

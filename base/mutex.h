@@ -1,5 +1,6 @@
-// Mutex, SharedMutex, CondVar, Notification: the standard ones, with the annotations that clang's -Wthread-safety checks.
-// ThreadSanitizer sees into them; it does not into abseil's, which comes as a library that was built without it.
+// Mutex, SharedMutex, CondVar, Notification: the standard ones, with the annotations that clang's -Wthread-safety
+// checks. ThreadSanitizer sees into them; it does not into abseil's, which comes as a library that was built without
+// it.
 #pragma once
 
 #include <absl/base/thread_annotations.h>

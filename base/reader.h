@@ -18,7 +18,8 @@ class RandomReader {
   virtual uint64_t Size() const = 0;
   // Reads up to `size` bytes at `offset`; fewer only at the end. Returns the number read.
   virtual absl::StatusOr<size_t> ReadSome(uint64_t offset, size_t size, uint8_t* out) const = 0;
-  // Reads exactly `size` bytes. DataLoss if the source ends before (it shrank since it was opened, or the caller erred).
+  // Reads exactly `size` bytes. DataLoss if the source ends before (it shrank since it was opened, or the caller
+  // erred).
   absl::Status Read(uint64_t offset, size_t size, uint8_t* out) const;
   // The whole content, if it lies in memory that cannot vanish; empty otherwise.
   virtual Span Memory() const { return {}; }

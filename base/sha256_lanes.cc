@@ -362,8 +362,8 @@ void RunWide(Feed& feed, size_t lanes_min, std::span<LaneMessage, kWide> message
   }
 }
 
-// A step of 16 lanes takes as long as about 9 blocks in two lanes (3.2 and 1.9 GB/s on Sapphire Rapids), and as 3 or 4 in
-// OpenSSL where the SHA instructions are missing.
+// A step of 16 lanes takes as long as about 9 blocks in two lanes (3.2 and 1.9 GB/s on Sapphire Rapids), and as 3 or 4
+// in OpenSSL where the SHA instructions are missing.
 constexpr size_t kWideLanesMinBesideShaNi = 10;
 constexpr size_t kWideLanesMinAlone = 4;
 

@@ -58,7 +58,8 @@ std::string ToString(const absl::Status& status);
 absl::Status Annotate(const absl::Status& status, std::string_view context);
 
 // A status from errno, classified: ENOENT NotFound; EMFILE, ENFILE, ENOSPC, EDQUOT, ENOMEM ResourceExhausted;
-// EACCES, EPERM FailedPrecondition; EIO DataLoss; ELOOP, ENAMETOOLONG, EISDIR, ENOTDIR InvalidArgument; others Unavailable.
+// EACCES, EPERM FailedPrecondition; EIO DataLoss; ELOOP, ENAMETOOLONG, EISDIR, ENOTDIR InvalidArgument; others
+// Unavailable.
 absl::Status ErrnoStatus(int error, std::string_view what);
 
 }  // namespace dagstore

@@ -1,4 +1,5 @@
-// The loop thread as a capability that locks nothing: clang's -Wthread-safety then refuses fields of the loop elsewhere.
+// The loop thread as a capability that locks nothing: clang's -Wthread-safety then refuses fields of the loop
+// elsewhere.
 #pragma once
 
 #include <absl/base/thread_annotations.h>

@@ -20,7 +20,8 @@ class TaskQueues;
 class Accessor {
  public:
   Accessor() = default;  // empty
-  Accessor(std::shared_ptr<const OpenShard> shard, std::shared_ptr<TaskQueues> queues, uint32_t slot, uint32_t incarnation);
+  Accessor(std::shared_ptr<const OpenShard> shard, std::shared_ptr<TaskQueues> queues, uint32_t slot,
+           uint32_t incarnation);
   Accessor(Accessor&& other) noexcept;
   Accessor& operator=(Accessor&& other) noexcept;
   ~Accessor() { Close(); }

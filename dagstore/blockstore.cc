@@ -29,7 +29,8 @@ absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const 
 
 absl::Status AnswerIdentity(const CidView& cid, Block& block) {
   if (cid.hash.digest.size() > kIdentityDigestBytesMax) {
-    return InvalidArgument("identity CID of {} bytes is longer than {}", cid.hash.digest.size(), kIdentityDigestBytesMax);
+    return InvalidArgument("identity CID of {} bytes is longer than {}", cid.hash.digest.size(),
+                           kIdentityDigestBytesMax);
   }
   block.Assign(cid.hash.digest);
   return absl::OkStatus();

@@ -1,5 +1,5 @@
-// Committer: the thread that stores batches, so that no fsync ever happens on the loop. One batch at a time; while it is
-// being stored the engine gathers the next, so the batch grows with the load and one sync serves many callers.
+// Committer: the thread that stores batches, so that no fsync ever happens on the loop. One batch at a time; while it
+// is being stored the engine gathers the next, so the batch grows with the load and one sync serves many callers.
 //
 // Threads: Commit the loop; the rest its own thread.
 #pragma once

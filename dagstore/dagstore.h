@@ -91,9 +91,12 @@ class DagStore {
   // FailedPrecondition (closed).
   absl::StatusOr<Ticket> RegisterShard(ShardKey key, std::unique_ptr<Mount> mount, const Channel<ShardResult>& out,
                                        const RegisterOptions& options = {});
-  absl::StatusOr<Ticket> AcquireShard(ShardKey key, const Channel<ShardResult>& out, const AcquireOptions& options = {});
-  absl::StatusOr<Ticket> DestroyShard(ShardKey key, const Channel<ShardResult>& out, const DestroyOptions& options = {});
-  absl::StatusOr<Ticket> RecoverShard(ShardKey key, const Channel<ShardResult>& out, const RecoverOptions& options = {});
+  absl::StatusOr<Ticket> AcquireShard(ShardKey key, const Channel<ShardResult>& out,
+                                      const AcquireOptions& options = {});
+  absl::StatusOr<Ticket> DestroyShard(ShardKey key, const Channel<ShardResult>& out,
+                                      const DestroyOptions& options = {});
+  absl::StatusOr<Ticket> RecoverShard(ShardKey key, const Channel<ShardResult>& out,
+                                      const RecoverOptions& options = {});
   // A message to the loop: the ticket ends with Cancelled, once work that only it wanted has stopped. A ticket that is
   // unknown or answered: nothing.
   absl::Status Stop(Ticket ticket);
@@ -107,7 +110,8 @@ class DagStore {
   absl::StatusOr<ShardInfo> GetShardInfo(const ShardKey& key) const;
   absl::StatusOr<ShardPage> ListShards(const ListShardsOptions& options = {}) const;
   // Exact: every candidate of the top-level index is looked up in its shard index. Sorted; at most `shards_max`.
-  absl::StatusOr<std::vector<ShardKey>> ShardsContainingMultihash(const MultihashView& hash, size_t shards_max = 1000) const;
+  absl::StatusOr<std::vector<ShardKey>> ShardsContainingMultihash(const MultihashView& hash,
+                                                                  size_t shards_max = 1000) const;
   // Shards whose CAR header names this root.
   absl::StatusOr<std::vector<ShardKey>> ShardsWithRoot(const Cid& root, size_t shards_max = 1000) const;
   absl::StatusOr<std::shared_ptr<const ShardIndex>> GetIterableIndex(const ShardKey& key) const;
@@ -127,7 +131,8 @@ class DagStore {
   // For looking: Stat, Get, List, Contains.
   Manifests ReadManifests() const;
 
-  // Waits until lookups by CID are complete: after a crash, until what the top-level index had in memory was added again.
+  // Waits until lookups by CID are complete: after a crash, until what the top-level index had in memory was added
+  // again.
   absl::Status AwaitLookups(Deadline deadline = Deadline::Infinite()) const;
 
   const Options& options() const;

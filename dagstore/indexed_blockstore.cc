@@ -16,8 +16,8 @@ constexpr size_t kLiarsMax = 4096;  // shards remembered for bad blocks; they ar
 
 }  // namespace
 
-// Accessors by ordinal, least recently used first out. One that is being read is kept alive by its reader, and evicting it
-// only lets go of the cache's share: a reader never finds it closed.
+// Accessors by ordinal, least recently used first out. One that is being read is kept alive by its reader, and evicting
+// it only lets go of the cache's share: a reader never finds it closed.
 class IndexedBlockstore::Cache {
  public:
   Cache(DagStore& store, const IndexedBlockstoreOptions& options) : store_(store), options_(options) {}
@@ -182,7 +182,8 @@ absl::StatusOr<uint64_t> IndexedBlockstore::GetSize(const CidView& cid) const {
 absl::Status IndexedBlockstore::Get(const CidView& cid, Block& block) const {
   if (cid.IsIdentity()) {
     if (cid.hash.digest.size() > kIdentityDigestBytesMax) {
-      return InvalidArgument("identity CID of {} bytes is longer than {}", cid.hash.digest.size(), kIdentityDigestBytesMax);
+      return InvalidArgument("identity CID of {} bytes is longer than {}", cid.hash.digest.size(),
+                             kIdentityDigestBytesMax);
     }
     block.Assign(cid.hash.digest);
     return absl::OkStatus();

@@ -1,7 +1,8 @@
-// IndexedBlockstore: blocks by CID over all shards of a store. Lookup in the top-level index, choice of a shard, a cache of
-// accessors, verified bytes; a shard whose bytes are wrong is reported, and the next one is asked.
+// IndexedBlockstore: blocks by CID over all shards of a store. Lookup in the top-level index, choice of a shard, a
+// cache of accessors, verified bytes; a shard whose bytes are wrong is reported, and the next one is asked.
 //
-// Owns accessors, so a shard in its cache counts as in use until it is evicted, has been idle too long, or Trim is called.
+// Owns accessors, so a shard in its cache counts as in use until it is evicted, has been idle too long, or Trim is
+// called.
 // Threads: any, concurrently. The store must outlive it.
 #pragma once
 

@@ -80,8 +80,9 @@ void TaskQueues::Take(std::deque<Completion>& completions, std::deque<Request>& 
   has_work_.store(!requests_.empty(), std::memory_order_release);
 }
 
-// A pusher pushes under the lock and then looks at asleep_; the loop sets asleep_ and then looks under the lock. Whoever
-// comes second sees the other, so no wake-up is lost. (libuv before 1.53 wants that fence from its callers, too.)
+// A pusher pushes under the lock and then looks at asleep_; the loop sets asleep_ and then looks under the lock.
+// Whoever comes second sees the other, so no wake-up is lost. (libuv before 1.53 wants that fence from its callers,
+// too.)
 bool TaskQueues::PrepareSleep() {
   asleep_.store(true, std::memory_order_seq_cst);
   MutexLock lock(mu_);

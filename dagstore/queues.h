@@ -67,8 +67,8 @@ class TaskQueues {
   void PushRelease(uint32_t slot, uint32_t incarnation);
   void PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordinal, absl::Status status, Damage damage);
 
-  // Loop thread. Moves what waits to the end of the given lists; requests only if the loop has none left, so that a busy
-  // loop pushes back at the door instead of piling them up.
+  // Loop thread. Moves what waits to the end of the given lists; requests only if the loop has none left, so that a
+  // busy loop pushes back at the door instead of piling them up.
   void Take(std::deque<Completion>& completions, std::deque<Request>& requests);
   // Any thread. True if Take would find something.
   bool HasWork() const { return has_work_.load(std::memory_order_acquire); }

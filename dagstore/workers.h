@@ -1,5 +1,5 @@
-// WorkerPool: a few threads and a queue of things to run. Blocking work goes here, never to the loop, and never to libuv's
-// own pool, which DNS and file calls share.
+// WorkerPool: a few threads and a queue of things to run. Blocking work goes here, never to the loop, and never to
+// libuv's own pool, which DNS and file calls share.
 //
 // Threads: Post any; the work runs on a thread of the pool. The destructor runs what is queued, then joins.
 #pragma once

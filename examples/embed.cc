@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
   }
   dagstore::Options options;
   options.dir = argv[1];
-  options.mounts = std::make_shared<const dagstore::MountRegistry>(dagstore::DefaultMounts(dagstore::FileMountConfig()));
+  options.mounts =
+      std::make_shared<const dagstore::MountRegistry>(dagstore::DefaultMounts(dagstore::FileMountConfig()));
   auto store = dagstore::DagStore::Open(options);
   if (!store.ok()) {
     std::fprintf(stderr, "open: %s\n", dagstore::ToString(store.status()).c_str());
@@ -39,7 +40,8 @@ int main(int argc, char** argv) {
     for (const dagstore::Cid& root : (*index)->roots()) {
       dagstore::Block block;
       const absl::Status got = blocks.Get(root.view(), block);
-      std::printf("%s %s\n", root.ToText().c_str(), got.ok() ? std::to_string(block.data().size()).c_str() : dagstore::ToString(got).c_str());
+      std::printf("%s %s\n", root.ToText().c_str(),
+                  got.ok() ? std::to_string(block.data().size()).c_str() : dagstore::ToString(got).c_str());
     }
   }
   return (*store)->Close().ok() ? 0 : 1;

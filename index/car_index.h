@@ -38,8 +38,8 @@ struct CarIndexView {
   std::vector<CarIndexBucket> buckets = {};  // in file order: codes ascending, then widths ascending
 };
 
-// Parses a whole index: nothing may follow it. Checks every count and length against the bytes that are there, that codes
-// and widths ascend without repeats, that digests ascend, and that offsets are below `payload_size`.
+// Parses a whole index: nothing may follow it. Checks every count and length against the bytes that are there, that
+// codes and widths ascend without repeats, that digests ascend, and that offsets are below `payload_size`.
 // DataLoss names what is wrong and where; Unimplemented for another index codec. Allocates a bucket list, no entries.
 absl::StatusOr<CarIndexView> ParseCarIndex(Span bytes, uint64_t payload_size = ~uint64_t{0});
 

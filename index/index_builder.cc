@@ -118,7 +118,8 @@ absl::Status IndexBuilder::Add(const IndexEntry& entry) {
   slab.resize(at + size);
   uint8_t* out = slab.data() + at;
   if (digest_size != 0) std::memcpy(out, entry.hash.digest.data(), digest_size);
-  EncodeIndexTail(entry.offset, entry.data_size, static_cast<uint16_t>(entry.head_size), codec_index, out + digest_size);
+  EncodeIndexTail(entry.offset, entry.data_size, static_cast<uint16_t>(entry.head_size), codec_index,
+                  out + digest_size);
   entries_mix_ += IndexEntryMix(Span(out, size));
   held_bytes_ += size + sizeof(SortKey);
   ++group.held;
@@ -454,8 +455,8 @@ class Scan {
     return absl::OkStatus();
   }
 
-  // The same with two windows: one is hashed by `verifier` while the other is read, parsed and added. Gives the position
-  // where the payload ended.
+  // The same with two windows: one is hashed by `verifier` while the other is read, parsed and added. Gives the
+  // position where the payload ended.
   absl::StatusOr<uint64_t> VerifyPipelined(Verifier& verifier) {
     Window windows[2];
     windows[0].begin = header_.first_section;
@@ -516,8 +517,8 @@ class Scan {
     return absl::OkStatus();
   }
 
-  // Fills the window, finds the whole sections in it (at least one, unless the payload ends) and adds them. False at the
-  // end of the payload.
+  // Fills the window, finds the whole sections in it (at least one, unless the payload ends) and adds them. False at
+  // the end of the payload.
   absl::StatusOr<bool> FillAndAdd(Window& window) {
     window.used = 0;
     window.sections.clear();

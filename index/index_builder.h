@@ -54,8 +54,8 @@ class IndexBuilder {
   uint64_t entries() const { return entries_; }
   uint64_t runs() const { return runs_.size(); }  // parts put aside so far
 
-  // Writes the index. `summary` gives the fields that entries do not tell (payload_*, source_size, unverified, verified,
-  // car_version). Once. On an error nothing named `output.name` has appeared and temporaries are gone.
+  // Writes the index. `summary` gives the fields that entries do not tell (payload_*, source_size, unverified,
+  // verified, car_version). Once. On an error nothing named `output.name` has appeared and temporaries are gone.
   absl::StatusOr<BuiltIndex> Finish(std::vector<Cid> roots, IndexSummary summary);
 
  private:
@@ -129,7 +129,8 @@ using IndexProgress = std::function<void(uint64_t bytes_done, uint64_t bytes_tot
 
 // Worker thread. Reads the CAR once and indexes every section: duplicates, and identity CIDs too.
 // DataLoss if the CAR is malformed or, with `verify`, a block differs from its CID (the message names CID and offset);
-// FailedPrecondition at a limit of the options or the format (asking again cannot help); Cancelled or DeadlineExceeded from `context`, looked at between batches.
+// FailedPrecondition at a limit of the options or the format (asking again cannot help); Cancelled or DeadlineExceeded
+// from `context`, looked at between batches.
 absl::StatusOr<BuiltIndex> BuildIndex(const RandomReader& source, const IndexBuildOptions& options,
                                       const IndexOutput& output, const WorkContext& context,
                                       const IndexProgress& progress = {});

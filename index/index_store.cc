@@ -90,7 +90,8 @@ class OpenIndexes {
     by_ordinal_[ordinal] = recent_.begin();
     (heap_bytes == 0 ? files_ : heap_bytes_) += heap_bytes == 0 ? 1 : heap_bytes;
     // The last of the kind that is too much goes; a walk from the back, which as a rule ends at once.
-    for (auto item = recent_.end(); (files_ > files_max_ || heap_bytes_ > heap_bytes_max_) && item != recent_.begin();) {
+    for (auto item = recent_.end();
+         (files_ > files_max_ || heap_bytes_ > heap_bytes_max_) && item != recent_.begin();) {
       --item;
       if (item->heap_bytes == 0 ? files_ <= files_max_ : heap_bytes_ <= heap_bytes_max_) continue;
       const Ordinal last = item->ordinal;

@@ -1,8 +1,8 @@
 // IndexStore: keeps the shard indexes of a repository, by ordinal. Small ones are values in table kIndexes and become
 // durable in the same batch as the record of their shard; large ones are files, durable before that batch is committed.
 //
-// A file or value is never taken for an index because it is there: whoever opens it gives the size and checksum that the
-// record of the shard holds, and the header must agree. What does not is DataLoss, and the caller builds it again.
+// A file or value is never taken for an index because it is there: whoever opens it gives the size and checksum that
+// the record of the shard holds, and the header must agree. What does not is DataLoss, and the caller builds it again.
 // Files are named <ordinal, 8 hex digits>.idx; temporaries carry the boot id. No other name is ever touched.
 //
 // Threads: any, but all calls may block on files: Worker thread, except where a comment says otherwise.
@@ -25,8 +25,8 @@ namespace dagstore {
 struct IndexStoreOptions {
   std::string dir = {};      // of the files; made if absent
   std::string boot_id = {};  // [0-9a-z]+, another in each process: names temporaries
-  // Up to here an index is a value. A million files of a page each would cost a million creations and unlinks; above it,
-  // copying the value on each open costs more than mapping.
+  // Up to here an index is a value. A million files of a page each would cost a million creations and unlinks; above
+  // it, copying the value on each open costs more than mapping.
   size_t inline_bytes_max = 64 << 10;
   size_t open_files_max = 512;          // mapped indexes kept open; a descriptor each
   size_t open_heap_bytes_max = 64 << 20;  // values kept in memory, about 5000 shards of 256 blocks
@@ -72,7 +72,8 @@ class IndexStore {
 
   // `bytes` and `checksum` are what Write gave. NotFound if it is not there; DataLoss if it is another one, or damaged:
   // it is then not served, and the caller builds it again.
-  virtual absl::StatusOr<std::shared_ptr<const ShardIndex>> Open(Ordinal ordinal, uint64_t bytes, uint32_t checksum) = 0;
+  virtual absl::StatusOr<std::shared_ptr<const ShardIndex>> Open(Ordinal ordinal, uint64_t bytes,
+                                                                 uint32_t checksum) = 0;
 
   // Forgets an index: removes its file durably now, and its value with `batch`. OK if there is none. Those who have it
   // open keep it.

@@ -265,7 +265,8 @@ absl::StatusOr<std::shared_ptr<const ShardIndex>> NativeIndex::Open(Span bytes,
   RETURN_IF_ERROR(index->ParseHeader());
   const size_t words = index->pages_ / 64 + 1;
   index->verified_.reset(static_cast<uint64_t*>(std::calloc(words, sizeof(uint64_t))));
-  if (index->verified_ == nullptr) return ResourceExhausted("no memory to open a shard index of {} bytes", bytes.size());
+  if (index->verified_ == nullptr)
+    return ResourceExhausted("no memory to open a shard index of {} bytes", bytes.size());
   return std::shared_ptr<const ShardIndex>(std::move(index));
 }
 
@@ -341,7 +342,8 @@ absl::Status NativeIndex::ParseHeader() {
         group.entries > kIndexEntriesMax)
       return DataLoss("group {} of the shard index: digest of {} bytes, entry of {}, {} entries", i,
                       group.digest_size, Load32(g + 12), group.entries);
-    if (i != 0 && std::pair(groups_.back().code, groups_.back().digest_size) >= std::pair(group.code, group.digest_size))
+    if (i != 0 &&
+        std::pair(groups_.back().code, groups_.back().digest_size) >= std::pair(group.code, group.digest_size))
       return DataLoss("group {} of the shard index is out of order", i);
     if (group.offset < end || group.offset - end >= kIndexPageBytes || group.offset > bytes_.size() ||
         group.bytes() > bytes_.size() - group.offset)

@@ -16,8 +16,8 @@ inline constexpr size_t kIndexPageBytes = 4096;  // a page fault; its checksum i
 inline constexpr size_t kIndexTailBytes = 14;    // of an entry, after the digest: offset, sizes, codec
 inline constexpr uint64_t kIndexOffsetMax = (uint64_t{1} << 48) - 1;  // 256 TiB: what the six bytes of an offset hold
 inline constexpr uint64_t kIndexEntriesMax = uint64_t{1} << 40;       // so that no size here overflows 64 bits
-// Real CARs use a handful of each; the limits keep opening cheap when a hostile one invents a kind per section. Identity
-// digests of every length and then some fit.
+// Real CARs use a handful of each; the limits keep opening cheap when a hostile one invents a kind per section.
+// Identity digests of every length and then some fit.
 inline constexpr size_t kIndexGroupsMax = 4096;
 inline constexpr size_t kIndexCodecsMax = 4096;
 inline constexpr size_t kIndexRootsMax = 16384;  // four times what CarOptions allows
@@ -85,7 +85,8 @@ class NativeIndexWriter {
   absl::Status Begin(IndexSink& sink);
   // The next entry (digest and tail): all of the first group in order of digest and offset, then of the next.
   absl::Status Append(const uint8_t* entry);
-  // Once, last. DataLoss if the entries are not those of the plan (a temporary file did not give back what it was given).
+  // Once, last. DataLoss if the entries are not those of the plan (a temporary file did not give back what it was
+  // given).
   absl::Status Finish();
 
  private:

@@ -31,7 +31,8 @@ struct RootsPage {
 };
 
 // The first `limit` ordinals greater than `after` (0: from the first) of shards with the root `cid`. The very CID: the
-// same multihash under another version or codec is another root. DataLoss if the table has a key that is not one of ours.
+// same multihash under another version or codec is another root. DataLoss if the table has a key that is not one of
+// ours.
 absl::StatusOr<RootsPage> ShardsWithRoot(Kv& kv, const Cid& cid, Ordinal after, size_t limit);
 
 }  // namespace dagstore

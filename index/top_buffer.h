@@ -1,5 +1,6 @@
-// TopBuffer: the newest entries of the top-level index, in memory: a log of entries, chained by hash. An insertion is one
-// append and one store, whatever the number of equal keys, so a block that every shard holds costs no more than others.
+// TopBuffer: the newest entries of the top-level index, in memory: a log of entries, chained by hash. An insertion is
+// one append and one store, whatever the number of equal keys, so a block that every shard holds costs no more than
+// others.
 //
 // Threads: one writer at a time (the caller's lock); Find at any time from any thread, without a lock.
 #pragma once
@@ -28,8 +29,8 @@ class TopBuffer {
   size_t size() const { return size_.load(std::memory_order_acquire); }
   size_t room() const { return entries_max_ - size(); }
 
-  // The writer. Adds `sorted` (ascending; equal neighbours once) until it ends or the table is full; returns how many of
-  // `sorted` were taken.
+  // The writer. Adds `sorted` (ascending; equal neighbours once) until it ends or the table is full; returns how many
+  // of `sorted` were taken.
   size_t Add(Ordinal ordinal, std::span<const Fingerprint> sorted);
 
   void Prefetch(RunKey key) const { __builtin_prefetch(&heads_.get()[Head(key)]); }

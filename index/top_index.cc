@@ -175,7 +175,8 @@ class PackedTopIndex final : public TopIndex {
                                   absl::FunctionRef<absl::Status(TopRunWriter&)> fill);
   void RemoveRunFile(const TopRun& run);
   // Makes `added` (may be null) take the place of `removed` and of the table `flushed` (may be null), on disk and for
-  // readers; what was sealed in that table is covered from now on. On an error nothing has changed, and `added` is gone.
+  // readers; what was sealed in that table is covered from now on. On an error nothing has changed, and `added` is
+  // gone.
   absl::Status Install(RunPtr added, const std::vector<RunPtr>& removed, TopBuffer* flushed);
   absl::Status Commit(const std::vector<RunPtr>& runs, const std::map<uint32_t, OrdinalSet::Words>& chunks)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(manifest_mutex_);
@@ -377,7 +378,9 @@ absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys,
     uint32_t chains[2][kFindGroup];
     TopRun::Range ranges[kFindRuns][kFindGroup];  // each written before it is read
     hits.clear();
-    const auto hit = [&](size_t i) { return [&hits, i](Ordinal ordinal) { hits.push_back(uint64_t{i} << 32 | ordinal); }; };
+    const auto hit = [&](size_t i) {
+      return [&hits, i](Ordinal ordinal) { hits.push_back(uint64_t{i} << 32 | ordinal); };
+    };
     for (size_t i = 0; i < count; ++i) {
       wanted[i] = RunKeyOf(keys[base + i]);
       for (size_t b = 0; b < buffer_count; ++b) buffers[b]->Prefetch(wanted[i]);
@@ -699,7 +702,8 @@ std::vector<RunPtr> PackedTopIndex::PickMerge() {
     if (dead_fractions_[run->info().number] > kDeadFractionMax) return {run};
   }
 
-  std::sort(runs.begin(), runs.end(), [](const RunPtr& a, const RunPtr& b) { return a->info().entries < b->info().entries; });
+  std::sort(runs.begin(), runs.end(),
+            [](const RunPtr& a, const RunPtr& b) { return a->info().entries < b->info().entries; });
   const double base = std::log(static_cast<double>(options_.merge_fan_in));
   const auto tier = [&](const RunPtr& run) {
     return static_cast<int>(std::log(static_cast<double>(std::max<uint64_t>(1, run->info().entries))) / base);
@@ -764,7 +768,8 @@ bool PackedTopIndex::ReleaseRetired() {
   {
     const MutexLock lock(mutex_);
     // Alone here means that no snapshot has it, and no new one can get it.
-    const auto first_free = std::partition(retired_.begin(), retired_.end(), [](const RunPtr& run) { return run.use_count() > 1; });
+    const auto first_free =
+        std::partition(retired_.begin(), retired_.end(), [](const RunPtr& run) { return run.use_count() > 1; });
     free.assign(first_free, retired_.end());
     retired_.erase(first_free, retired_.end());
     left = !retired_.empty();
@@ -807,7 +812,9 @@ absl::StatusOr<std::vector<Ordinal>> PackedTopIndex::DropDamaged() {
   Await(affected);
   {
     const MutexLock lock(mutex_);
-    const auto is_affected = [&](Ordinal ordinal) { return std::binary_search(affected.begin(), affected.end(), ordinal); };
+    const auto is_affected = [&](Ordinal ordinal) {
+      return std::binary_search(affected.begin(), affected.end(), ordinal);
+    };
     for (TopBuffer* buffer : {active_.get(), frozen_.get()}) {
       if (buffer != nullptr) std::erase_if(buffer->sealed, is_affected);
     }

@@ -10,11 +10,13 @@
 // Shape: a table in memory takes new entries; when it is full it is frozen and a thread of the index writes it as an
 // immutable sorted run, and merges runs of similar size. Readers hold a snapshot: they never wait for a write or merge.
 //
-// Owner's protocol. Open; DropAllExcept(ordinals of the records); for each live ordinal without Covers: Add, Seal. After
-// that: Add any number of times and Seal once for each new shard, Drop for each that goes; Flush before closing. When
-// Find says DataLoss: DropDamaged, then Add and Seal what it returned. Find never claims to be complete while it is not.
+// Owner's protocol. Open; DropAllExcept(ordinals of the records); for each live ordinal without Covers: Add, Seal.
+// After that: Add any number of times and Seal once for each new shard, Drop for each that goes; Flush before closing.
+// When Find says DataLoss: DropDamaged, then Add and Seal what it returned. Find never claims to be complete while it
+// is not.
 //
-// Threads: any, but Add, Seal, Flush, CheckAll, DropDamaged and the destructor may wait for the disk: never on the loop.
+// Threads: any, but Add, Seal, Flush, CheckAll, DropDamaged and the destructor may wait for the disk: never on the
+// loop.
 #pragma once
 
 #include <absl/functional/function_ref.h>
@@ -61,10 +63,10 @@ class TopIndex {
  public:
   virtual ~TopIndex() = default;  // stops a merge; what is not in runs is forgotten, as by a crash
 
-  // Worker thread. Adds fingerprints of one shard, any number of times; `sorted` is ascending, duplicates are kept once.
-  // From buffer_entries_max / 4 on they are written as a run of their own by the calling thread. Found by Find once this
-  // returns. Waits while one full table is being written and the next is full too; the error if that write fails: part
-  // may have been added then, and adding all again is right.
+  // Worker thread. Adds fingerprints of one shard, any number of times; `sorted` is ascending, duplicates are kept
+  // once. From buffer_entries_max / 4 on they are written as a run of their own by the calling thread. Found by Find
+  // once this returns. Waits while one full table is being written and the next is full too; the error if that write
+  // fails: part may have been added then, and adding all again is right.
   virtual absl::Status Add(Ordinal ordinal, std::vector<Fingerprint> sorted) = 0;
   // Worker thread. Everything of this shard has been added: once runs hold it all, Covers(ordinal) is true.
   virtual void Seal(Ordinal ordinal) = 0;
@@ -72,12 +74,12 @@ class TopIndex {
   // Any thread. Forgets an ordinal: Find never returns it again. Constant time, no disk; not stored: at the next open
   // DropAllExcept says it again.
   virtual void Drop(Ordinal ordinal) = 0;
-  // After open and before anything else. Forgets every ordinal that `live` (by ordinal) does not name. Live ordinals that
-  // are not covered are awaited: Find is Unavailable until each was sealed or dropped.
+  // After open and before anything else. Forgets every ordinal that `live` (by ordinal) does not name. Live ordinals
+  // that are not covered are awaited: Find is Unavailable until each was sealed or dropped.
   virtual void DropAllExcept(const std::vector<bool>& live) = 0;
 
-  // Any thread. For each key, `visit(index into keys, ordinal)` for every candidate, in no particular order, each ordinal
-  // once per key. Built for batches: pass many keys at once. `visit` runs with no lock held.
+  // Any thread. For each key, `visit(index into keys, ordinal)` for every candidate, in no particular order, each
+  // ordinal once per key. Built for batches: pass many keys at once. `visit` runs with no lock held.
   // On an error what was visited is right but may not be all: DataLoss names a damaged run; Unavailable while awaited
   // shards have not been added.
   virtual absl::Status Find(std::span<const Fingerprint> keys,

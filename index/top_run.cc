@@ -84,7 +84,8 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   if (Crc32c(bytes_.first(kAtHeaderCrc)) != info_.header_crc)
     return DataLoss("the checksum of a top-level run's header differs");
   if (Load32(header + kAtVersion) != kVersion || header[kAtKeyBits] != kRunKeyBits || Load32(header + kAtPrefix) != 0)
-    return FailedPrecondition("top-level run of version {}: this build reads {}", Load32(header + kAtVersion), kVersion);
+    return FailedPrecondition("top-level run of version {}: this build reads {}", Load32(header + kAtVersion),
+                              kVersion);
   info_.number = Load64(header + kAtNumber);
   info_.entries = Load64(header + kAtEntries);
   info_.ordinal_min = Load32(header + kAtOrdinalMin);

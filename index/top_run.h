@@ -2,8 +2,8 @@
 // Format: docs/format.md#top-level-index.
 //
 // A bucket directory by the upper key bits, then entries of 5 bytes of key remainder and 4 bytes of ordinal: a lookup
-// touches one line of the directory and one or two of the entries. Runs are lossless in the key, so that a merge of runs
-// with few buckets can make one with many: the fewer the buckets, the wider the remainder.
+// touches one line of the directory and one or two of the entries. Runs are lossless in the key, so that a merge of
+// runs with few buckets can make one with many: the fewer the buckets, the wider the remainder.
 //
 // Threads: a run is immutable; any thread. A writer belongs to one thread.
 // Errors: header, checksum table and directory are checked at open; entries at first use, 64 KiB at a time. A run in

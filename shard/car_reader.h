@@ -10,8 +10,8 @@
 // Threads: one. Views are valid until the next call on the same reader.
 //
 // Errors: DataLoss (malformed, truncated, a header over its limits), FailedPrecondition (a section
-// or CID that is whole but over a limit below: reading again cannot help), InvalidArgument (the options), or what the source
-// says. Messages name the field and its place: "file byte" counts from the start of the file,
+// or CID that is whole but over a limit below: reading again cannot help), InvalidArgument (the options), or what the
+// source says. Messages name the field and its place: "file byte" counts from the start of the file,
 // "payload byte" from the start of the CARv1 payload. After an error the position stays where it
 // was, so that a read which the source refused may be repeated.
 #pragma once

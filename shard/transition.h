@@ -1,7 +1,7 @@
 // The table: what every operation does to a shard in every state. Pure, constexpr, complete by static_assert.
 //
-// Decides only. dagstore/engine.cc drives it, dagstore/effects do. `dagstore car` does not need it; docs/architecture.md
-// prints it (tools/print_states), and a test fails when the two differ.
+// Decides only. dagstore/engine.cc drives it, dagstore/effects do. `dagstore car` does not need it;
+// docs/architecture.md prints it (tools/print_states), and a test fails when the two differ.
 #pragma once
 
 #include <span>
@@ -26,7 +26,8 @@ enum class If : uint8_t {
   kHasCopy,           // a local copy that is ours, not in use
 };
 
-// What the engine does when a row fires. A set; the order of doing is fixed in the engine: memory, store, jobs, answers.
+// What the engine does when a row fires. A set; the order of doing is fixed in the engine: memory, store, jobs,
+// answers.
 enum Effect : uint32_t {
   kNothing = 0,
   kPersist = 1 << 0,          // write the record

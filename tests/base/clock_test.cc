@@ -41,7 +41,8 @@ TEST_CASE("deadline: passes at its instant, not before") {
 TEST_CASE("deadline: a budget beyond the clock's range saturates below infinity") {
   const FakeClock clock;
   CHECK(Deadline::After(clock, absl::InfiniteDuration()).IsInfinite());
-  for (const absl::Duration budget : {absl::Hours(24) * 365 * 1000, absl::Nanoseconds(std::numeric_limits<int64_t>::max())}) {
+  for (const absl::Duration budget :
+       {absl::Hours(24) * 365 * 1000, absl::Nanoseconds(std::numeric_limits<int64_t>::max())}) {
     const Deadline deadline = Deadline::After(clock, budget);
     CHECK_FALSE(deadline.IsInfinite());
     CHECK_FALSE(deadline.Passed(clock.Now()));

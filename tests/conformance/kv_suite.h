@@ -51,8 +51,9 @@ using Keys = std::vector<std::string>;
 
 // In memcmp order; the empty key too.
 inline const Keys& BinaryKeys() {
-  static const Keys keys = {"",     "\0"s,    "\0\0"s,   "\0\xff"s,  "\x01", "a",        "a\0"s,      "a\0b"s,        "aa",
-                            "a\xff", "a\xff\0"s, "b", "\x7f", "\x80", "\xfe\xff", "\xff", "\xff\0"s, "\xff\xff", "\xff\xff\xff"};
+  static const Keys keys = {"",         "\0"s,  "\0\0"s,   "\0\xff"s,  "\x01",        "a",    "a\0"s,
+                            "a\0b"s,    "aa",   "a\xff",   "a\xff\0"s, "b",           "\x7f", "\x80",
+                            "\xfe\xff", "\xff", "\xff\0"s, "\xff\xff", "\xff\xff\xff"};
   return keys;
 }
 
@@ -104,7 +105,8 @@ inline void OrdersBinaryKeys(Kv& kv) {
 
 inline void ScansPrefixes(Kv& kv) {
   REQUIRE_STATUS_OK(kv.Commit(PutAll(KvTable::kRoots, BinaryKeys()), false));
-  for (const std::string& prefix : {"a"s, "a\xff"s, "\0"s, "\xff"s, "\xff\xff"s, "\xff\xff\xff\xff"s, "c"s, "\xfe"s, "\x7f"s}) {
+  for (const std::string& prefix :
+       {"a"s, "a\xff"s, "\0"s, "\xff"s, "\xff\xff"s, "\xff\xff\xff\xff"s, "c"s, "\xfe"s, "\x7f"s}) {
     CAPTURE(ToHex(AsSpan(prefix)));
     Keys expected;
     for (const std::string& key : BinaryKeys()) {
@@ -246,7 +248,9 @@ inline void AgreesWithAMap(Kv& kv) {
   CAPTURE(kSeed);
   std::mt19937 random(kSeed);
   std::map<std::string, std::string> model;
-  const auto key = [&] { return std::string(random() % 3, "\0a\xff"[random() % 3]) + static_cast<char>(random() % 4 * 85); };
+  const auto key = [&] {
+    return std::string(random() % 3, "\0a\xff"[random() % 3]) + static_cast<char>(random() % 4 * 85);
+  };
   for (int round = 0; round < 300; ++round) {
     KvBatch batch;
     for (uint32_t i = random() % 8; i > 0; --i) {

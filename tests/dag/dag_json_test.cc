@@ -63,12 +63,15 @@ TEST_CASE("dag-json: maps that only resemble the reserved forms are ordinary") {
 
 TEST_CASE("dag-json: malformed documents are refused") {
   const char* const cases[] = {
-      "", " ", "{", "[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:1}", "]", "}",
-      "[}", "{]", "1 2", "nul", "nulL", "truE", "+1", "01", "-", "1.", ".5", "1e", "1e+", "0x1", "NaN", "Infinity", "'a'",
-      "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\n\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"",
-      "\"\xc3\x28\"", "\"\xff\"", "\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "\"\xf4\x90\x80\x80\"", "// c\n1", "\xef\xbb\xbf 1",
+      "", " ",
+      "{", "[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:1}", "]",
+      "}", "[}", "{]", "1 2", "nul", "nulL", "truE", "+1", "01", "-", "1.", ".5", "1e", "1e+", "0x1", "NaN", "Infinity",
+      "'a'", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\n\"", "\"\\ud800\"", "\"\\ud800\\u0041\"",
+      "\"\\udc00\"", "\"\xc3\x28\"", "\"\xff\"", "\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "\"\xf4\x90\x80\x80\"", "// c\n1",
+      "\xef\xbb\xbf 1",
       // reserved forms
-      "{\"/\":\"bafkqaaa\",\"y\":1}", "{\"/\":\"x\",\"y\":1}", "{\"/\":\"\"}", "{\"/\":\"/ipfs/bafkqaaa\"}", "{\"/\":\"ipfs://bafkqaaa\"}",
+      "{\"/\":\"bafkqaaa\",\"y\":1}", "{\"/\":\"x\",\"y\":1}", "{\"/\":\"\"}", "{\"/\":\"/ipfs/bafkqaaa\"}",
+      "{\"/\":\"ipfs://bafkqaaa\"}",
       "{\"/\":\"bafkqaaaa\"}", "{\"/\":\"zQmNPWHBrVQiiV8FpyNuEPhB9E2rbvdy9Yx79EY1EJuyf9o\"}",
       "{\"/\":{\"bytes\":\"aGk\"},\"y\":1}", "{\"/\":{\"bytes\":\"aGk\",\"y\":1}}", "{\"/\":{\"bytes\":\"aGk=\"}}",
       "{\"/\":{\"bytes\":\"a!\"}}", "{\"/\":{\"bytes\":\"a\"}}",
@@ -81,7 +84,8 @@ TEST_CASE("dag-json: malformed documents are refused") {
 
 TEST_CASE("dag-json: links come in encoded order") {
   const std::string v0 = "QmNPWHBrVQiiV8FpyNuEPhB9E2rbvdy9Yx79EY1EJuyf9o";
-  const auto links = ValueOf(Links("{\"z\":{\"/\":\"" + v0 + "\"},\"a\":[{\"/\":\"bafkqaaa\"},{\"/\":{\"bytes\":\"\"}}]}"));
+  const auto links =
+      ValueOf(Links("{\"z\":{\"/\":\"" + v0 + "\"},\"a\":[{\"/\":\"bafkqaaa\"},{\"/\":{\"bytes\":\"\"}}]}"));
   CHECK_EQ(links, std::vector<std::string>{v0, kCid});
 }
 

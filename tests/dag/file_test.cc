@@ -119,7 +119,8 @@ TEST_CASE("file: every range of a small deep file is exact") {
                                                       {.data = "b", .size = 4, .block_sizes = {2, 0, 1}}));
   const Cid old_leaf = blocks.Put(kCodecDagPb, EncodeNode({}, {.type = 0, .data = "fg", .size = 2}));
   const FsFields fields = {.data = "a", .size = 12, .block_sizes = {4, 2, 4, 1}, .packed = true};
-  const Cid root = blocks.Put(kCodecDagPb, EncodeNode({{"", left}, {"", old_leaf}, {"", left}, {"", leaf("h")}}, fields));
+  const Cid root =
+      blocks.Put(kCodecDagPb, EncodeNode({{"", left}, {"", old_leaf}, {"", left}, {"", leaf("h")}}, fields));
   const std::string content = "abcdefgbcdeh";
   CHECK_EQ(ValueOf(ValueOf(UnixFsFile::Open(blocks, root.view())).ReadAll(kBytesMax)), content);
   for (uint64_t offset = 0; offset <= content.size() + 1; ++offset) {

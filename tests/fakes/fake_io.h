@@ -3,7 +3,8 @@
 // A file has its content and what of it is durable; a folder has its names and what of them is durable. Sync of a file
 // and SyncDir move the one to the other, apart, as on a real disk. Crash() takes the machine down and up: what was not
 // durable is gone, as `Lost` says, and handles from before are dead. Folders are durable as soon as they are made
-// (MakeDir promises that). There are no symbolic links: Follow makes no difference. Paths are taken as they are written.
+// (MakeDir promises that). There are no symbolic links: Follow makes no difference. Paths are taken as they are
+// written.
 //
 // Any thread. Limit: a file holds at most kFakeFileBytesMax, so that a wrong offset is an error and not a hang.
 #pragma once
@@ -29,7 +30,8 @@ class FakeIo final : public Io {
  public:
   // Every call that can fail. kMap, kRead and the file's kStat count like the others.
   enum class Op : uint8_t {
-    kOpen, kCreate, kOpenForWriting, kStat, kRename, kRemove, kMakeDir, kSyncDir, kList, kRead, kMap, kWrite, kSync, kClose,
+    kOpen, kCreate, kOpenForWriting, kStat, kRename, kRemove, kMakeDir, kSyncDir, kList,
+    kRead, kMap, kWrite, kSync, kClose,
   };
   // What a crash takes. Real disks may do any of these, because names and data reach them in any order.
   enum class Lost : uint8_t {

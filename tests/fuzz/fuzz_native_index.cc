@@ -1,5 +1,6 @@
-// Shard indexes. Input that begins like one is read as one, with and without its checksums made right, so that what lies
-// behind them is reached. Other input is taken for a CAR: an index of it can be built, checked, exported and parsed.
+// Shard indexes. Input that begins like one is read as one, with and without its checksums made right, so that what
+// lies behind them is reached. Other input is taken for a CAR: an index of it can be built, checked, exported and
+// parsed.
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "index/car_index.h"

@@ -424,8 +424,9 @@ TEST_CASE("index build: with a second thread the index is the same, and so are t
   CHECK_CODE(BuildIndex(Opaque(car), {.car = {.zero_length_as_end = false}}, {}, {}), kDataLoss);
   CHECK_CODE(BuildIndex(Opaque(car), {.car = {.section_bytes_max = 4 << 20}}, {}, {}), kFailedPrecondition);
   CancelFlag cancel;
-  CHECK_CODE(BuildIndex(Opaque(car), {}, {}, {.cancel = &cancel}, [&](uint64_t, uint64_t, uint64_t) { cancel.Cancel(); }),
-             kCancelled);
+  CHECK_CODE(
+      BuildIndex(Opaque(car), {}, {}, {.cancel = &cancel}, [&](uint64_t, uint64_t, uint64_t) { cancel.Cancel(); }),
+      kCancelled);
 }
 
 TEST_CASE("index build: progress grows to the whole payload") {

@@ -156,11 +156,12 @@ TEST_CASE("index store: row 29: a crash at any step loses an index that was not 
       auto store = open("b1");
       io.StopAtNth(step);
       // Little memory, so that the file of runs is part of it.
-      absl::StatusOr<StoredIndex> stored = store->Write(7, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
-        IndexBuilder builder(output, 1000);
-        for (const OwnedEntry& entry : entries) RETURN_IF_ERROR(builder.Add(entry.view()));
-        return builder.Finish({}, SummaryOf(entries));
-      });
+      absl::StatusOr<StoredIndex> stored =
+          store->Write(7, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
+            IndexBuilder builder(output, 1000);
+            for (const OwnedEntry& entry : entries) RETURN_IF_ERROR(builder.Add(entry.view()));
+            return builder.Finish({}, SummaryOf(entries));
+          });
       const BuiltIndex wanted = BuildFrom(entries);
       finished = stored.ok();
       stored = absl::CancelledError("");
@@ -280,7 +281,7 @@ TEST_CASE("index store: for-each names every index once, values and files") {
   CHECK_EQ(visits, 4);
 }
 
-TEST_CASE("index store: rows 27 and 28: a sweep takes only its own names, only the unowned, and keeps them in the trash") {
+TEST_CASE("index store: rows 27, 28: a sweep takes its own names only, the unowned only, and keeps them in the trash") {
   Repository r;
   for (Ordinal i = 1; i <= 4; ++i) r.Add(i, i <= 2 ? kSmall : kLarge);
   r.Reopen();

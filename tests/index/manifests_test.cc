@@ -172,7 +172,8 @@ TEST_CASE("manifests: drop takes one manifest, drop shard all of one shard and n
 
 TEST_CASE("manifests: the stored bytes are these") {
   Fixture f;
-  const std::vector<Cid> cids = {Cid::V1(kCodecRaw, {kIdentity, AsSpan("b")}), Cid::V1(kCodecRaw, {kIdentity, AsSpan("a")})};
+  const std::vector<Cid> cids = {Cid::V1(kCodecRaw, {kIdentity, AsSpan("b")}),
+                                 Cid::V1(kCodecRaw, {kIdentity, AsSpan("a")})};
   f.Add({std::string("k\0", 2), "rule", 5}, cids, absl::FromUnixMicros(0x0102));
   const auto stored = f.Stored();
   REQUIRE_EQ(stored.size(), 2);
@@ -222,7 +223,8 @@ TEST_CASE("manifests: limits are errors that leave the batch alone") {
   const std::vector<Cid> cids = Cids(3);
   CHECK_CODE(f.manifests.Add(batch, {"", "r", 1}, cids, kNoon), kInvalidArgument);
   CHECK_CODE(f.manifests.Add(batch, {"s", std::string(257, 'r'), 1}, cids, kNoon), kInvalidArgument);
-  CHECK_CODE(f.manifests.Add(batch, {std::string(kManifestShardBytesMax + 1, 's'), "r", 1}, cids, kNoon), kInvalidArgument);
+  CHECK_CODE(f.manifests.Add(batch, {std::string(kManifestShardBytesMax + 1, 's'), "r", 1}, cids, kNoon),
+             kInvalidArgument);
   CHECK_CODE(f.manifests.Add(batch, {"s", "r", 1}, std::vector{cids[0], Cid()}, kNoon), kInvalidArgument);
   CHECK_CODE(Manifests(*f.kv, {.entries_max = 2}).Add(batch, {"s", "r", 1}, cids, kNoon), kResourceExhausted);
   CHECK_CODE(f.manifests.DropShard(batch, ""), kInvalidArgument);

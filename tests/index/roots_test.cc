@@ -18,7 +18,8 @@ TEST_CASE("roots: a root finds its shards in ascending order, until they are rem
   const auto kv = NewMemoryKv();
   const Cid a = Sha(kCodecDagPb, "a"), b = Sha(kCodecDagPb, "b");
   KvBatch batch;
-  for (const Ordinal ordinal : {7u, 300u, 2u, 0xfffffffeu}) CHECK_STATUS_OK(AppendRoots(batch, ordinal, std::vector{a}));
+  for (const Ordinal ordinal : {7u, 300u, 2u, 0xfffffffeu})
+    CHECK_STATUS_OK(AppendRoots(batch, ordinal, std::vector{a}));
   CHECK_STATUS_OK(AppendRoots(batch, 9, std::vector{a, b, a}));
   Commit(*kv, batch);
   CHECK_EQ(All(*kv, a), std::vector<Ordinal>{2, 7, 9, 300, 0xfffffffe});

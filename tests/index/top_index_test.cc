@@ -365,8 +365,8 @@ TEST_CASE("top index: whatever is damaged at open, nothing is missing after the 
                          Row{"directory", Harm::kFlip, 4100, true}, Row{"checksum table", Harm::kFlip, 9080, true},
                          Row{"first entry", Harm::kFlip, 8192, false}, Row{"last entry", Harm::kFlip, 9060, false},
                          Row{"no bytes", Harm::kTruncate, 0, true}, Row{"no directory", Harm::kTruncate, 4096, true},
-                         Row{"last byte", Harm::kTruncate, ~uint64_t{0}, true}, Row{"a byte more", Harm::kExtend, 0, true},
-                         Row{"gone", Harm::kRemove, 0, true}}) {
+                         Row{"last byte", Harm::kTruncate, ~uint64_t{0}, true},
+                         Row{"a byte more", Harm::kExtend, 0, true}, Row{"gone", Harm::kRemove, 0, true}}) {
     CAPTURE(row.name);
     Owner owner;
     owner.options.buffer_entries_max = 1000;
@@ -423,7 +423,7 @@ TEST_CASE("top index: whatever is damaged at open, nothing is missing after the 
   }
 }
 
-TEST_CASE("top index: damage of a mapped run after its first use is found by the check and by every find from then on") {
+TEST_CASE("top index: damage of a mapped run after its first use is found by the check and by each find from then on") {
   TempDir dir;
   const auto kv = NewMemoryKv();
   const TopIndexOptions options{.dir = dir.File("top"), .buffer_entries_max = 1000, .merge_fan_in = 8};
@@ -647,8 +647,8 @@ TEST_CASE("top index: options that cannot work are refused") {
   CHECK_CODE(owner.Open(), kInvalidArgument);
 }
 
-// Goal: readers, writers and the merging thread share nothing without a rule. For ThreadSanitizer; elsewhere it shows that
-// what one thread has added, sealed and not dropped is found while all else goes on.
+// Goal: readers, writers and the merging thread share nothing without a rule. For ThreadSanitizer; elsewhere it shows
+// that what one thread has added, sealed and not dropped is found while all else goes on.
 TEST_CASE("top index: finds are complete while others add, drop, flush and merge") {
   TempDir dir;
   const auto kv = NewMemoryKv();
