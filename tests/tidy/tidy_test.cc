@@ -434,6 +434,47 @@ Complaints LinksThatAreMissing(const Tree& tree) {
   return found;
 }
 
+// Members of `struct name` in a header, those that have an initial value: all, as the style wants it.
+Names MembersOf(std::string_view header, std::string_view name) {
+  Names members;
+  bool inside = false;
+  const std::string code = CodeOnly(header);
+  for (const std::string_view line : LinesOf(code)) {
+    if (line.starts_with(fmt::format("struct {} {{", name))) inside = true;
+    if (line.starts_with("};")) inside = false;
+    const size_t equals = line.find(" = ");
+    if (!inside || equals == line.npos) continue;
+    const size_t begin = line.rfind(' ', equals - 1) + 1;
+    members.emplace_back(line.substr(begin, equals - begin));
+  }
+  return members;
+}
+
+Complaints OptionsWithoutWords(const Tree& tree) {
+  struct Documented {
+    const char* header;
+    const char* name;
+    const char* prefix;
+  };
+  static constexpr Documented kDocumented[] = {
+      {"dagstore/options.h", "Options", ""},
+      {"shard/car_reader.h", "CarOptions", "car."},
+  };
+  static const std::string kDocument = "docs/operations.md";
+  Complaints found;
+  for (const Documented& options : kDocumented) {
+    const auto header = tree.find(options.header);
+    const auto document = tree.find(kDocument);
+    if (header == tree.end() || document == tree.end()) continue;
+    for (const std::string& member : MembersOf(header->second, options.name)) {
+      if (member == "car") continue;  // its own members are
+      if (document->second.find(fmt::format("`{}{}`", options.prefix, member)) != std::string::npos) continue;
+      found.push_back(fmt::format("{}: nothing of {}{}", kDocument, options.prefix, member));
+    }
+  }
+  return found;
+}
+
 // ---- Test data ----
 
 // Each folder of tests/data has a section of README.md that says where it comes from, and each section a folder.
@@ -548,6 +589,12 @@ const std::vector<Rule>& Rules() {
         {"docs/b.md", "## B\n[a](a.md#b)\n"},
         {"README.md", "[docs](docs)\n"}},
        {"docs/a.md: link to #c", "docs/a.md: link to gone.md", "docs/b.md: link to a.md#b"}},
+      {"options are in the operations manual",
+       OptionsWithoutWords,
+       {{"dagstore/options.h", "struct Options {\n  size_t a_max = 1;  // b = 2\n  T<int> c = {};\n};\nint d = 0;\n"},
+        {"shard/car_reader.h", "struct CarOptions {\n  bool e = true;\n  bool f = true;\n};\n"},
+        {"docs/operations.md", "| `a_max` | `car.e` |\n"}},
+       {"docs/operations.md: nothing of c", "docs/operations.md: nothing of car.f"}},
       {"test data have an origin and a licence",
        DataOfUnknownOrigin,
        {{"tests/data/README.md", "# Data\n## a/\n- x, licence MIT\n## b/\n- y\n## c/\n- z, licence MIT\n"},
@@ -564,6 +611,7 @@ const std::vector<Rule>& Rules() {
 
 TEST_CASE("tidy: the tree keeps every rule") {
   CHECK(Real().size() > 100);  // it was found
+  CHECK(MembersOf(Real().at("dagstore/options.h"), "Options").size() > 10);
   for (const Rule& rule : Rules()) {
     const Complaints found = rule.find(Real());
     std::string text;
