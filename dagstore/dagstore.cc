@@ -57,8 +57,8 @@ struct DagStore::Core {
   absl::Status Heal();
   absl::Status Stop();
 
-  absl::StatusOr<Ticket> Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out, const RequestOptions& options,
-                                std::unique_ptr<ShardRecord> registration = nullptr);
+  absl::StatusOr<Ticket> Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out,
+                                const RequestOptions& options, std::unique_ptr<ShardRecord> registration = nullptr);
   // Runs `look` on the loop and waits for what it returns. Nullopt if the store is closed.
   template <typename T>
   absl::StatusOr<T> Inspect(absl::AnyInvocable<T(Engine&)> look) const;
@@ -175,11 +175,17 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
   const std::unique_ptr<KvCursor> destroying = kv.Scan(KvTable::kDestroying);
   for (; destroying->Valid(); destroying->Next()) {
     const auto record = executor->ReadRecord(ShardKey(destroying->key()));
+    if (!record.ok() && record.status().code() != absl::StatusCode::kUnavailable) {
+      // Nothing is left to destroy, or it was set aside; the next shard of that name must not inherit the mark.
+      batch.Delete(KvTable::kDestroying, std::string(destroying->key()));
+      continue;
+    }
     if (record.ok() && record->ordinal < live.size()) live[record->ordinal] = false;
     engine->RestoreDestroying(destroying->key());
   }
   RETURN_IF_ERROR(destroying->status());
 
+  live.resize(ordinals_end);  // no longer: what is not in it is dead, and the next ordinals are to be given out
   repository->top->DropAllExcept(live);
   for (Ordinal ordinal = 1; ordinal < live.size(); ++ordinal) {
     if (live[ordinal] && !repository->top->Covers(ordinal)) uncovered.push_back(ordinal);
@@ -301,8 +307,8 @@ absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Ch
   return ticket;
 }
 
-absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mount> mount, const Channel<ShardResult>& out,
-                                               const RegisterOptions& options) {
+absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mount> mount,
+                                               const Channel<ShardResult>& out, const RegisterOptions& options) {
   if (mount == nullptr) return InvalidArgument("register: no mount");
   auto record = std::make_unique<ShardRecord>();
   ASSIGN_OR_RETURN(const Url url, core_->options.mounts->Represent(*mount));
@@ -312,22 +318,26 @@ absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mou
   record->registered_unix_ms = absl::ToUnixMillis(core_->clock->WallNow());
   if (!options.existing_transient.empty()) {
     if (options.existing_transient.front() != '/') {
-      return InvalidArgument("existing transient \"{}\" is not an absolute path", PrintableBytes(options.existing_transient));
+      return InvalidArgument("existing transient \"{}\" is not an absolute path",
+                             PrintableBytes(options.existing_transient));
     }
     record->copy = TransientRecord{options.existing_transient, 0, /*owned=*/false};
   }
   return core_->Submit(ShardOp::kRegister, std::move(key), out, options, std::move(record));
 }
 
-absl::StatusOr<Ticket> DagStore::AcquireShard(ShardKey key, const Channel<ShardResult>& out, const AcquireOptions& options) {
+absl::StatusOr<Ticket> DagStore::AcquireShard(ShardKey key, const Channel<ShardResult>& out,
+                                              const AcquireOptions& options) {
   return core_->Submit(ShardOp::kAcquire, std::move(key), out, options);
 }
 
-absl::StatusOr<Ticket> DagStore::DestroyShard(ShardKey key, const Channel<ShardResult>& out, const DestroyOptions& options) {
+absl::StatusOr<Ticket> DagStore::DestroyShard(ShardKey key, const Channel<ShardResult>& out,
+                                              const DestroyOptions& options) {
   return core_->Submit(ShardOp::kDestroy, std::move(key), out, options);
 }
 
-absl::StatusOr<Ticket> DagStore::RecoverShard(ShardKey key, const Channel<ShardResult>& out, const RecoverOptions& options) {
+absl::StatusOr<Ticket> DagStore::RecoverShard(ShardKey key, const Channel<ShardResult>& out,
+                                              const RecoverOptions& options) {
   return core_->Submit(ShardOp::kRecover, std::move(key), out, options);
 }
 
@@ -425,7 +435,8 @@ absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options)
     std::vector<Found> chunk;
     for (; cursor->Valid() && chunk.size() < kKeysPerLook; cursor->Next()) {
       auto record = DecodeRecord(AsSpan(cursor->value()));
-      chunk.push_back({std::string(cursor->key()), record.ok() ? std::optional<ShardRecord>(*std::move(record)) : std::nullopt});
+      chunk.push_back(
+          {std::string(cursor->key()), record.ok() ? std::optional<ShardRecord>(*std::move(record)) : std::nullopt});
     }
     using Snapshots = std::vector<std::optional<ShardSnapshot>>;
     ASSIGN_OR_RETURN(const Snapshots snapshots, core_->Inspect<Snapshots>([&chunk](Engine& e) {
@@ -442,7 +453,8 @@ absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options)
         page.more = true;
         break;
       }
-      page.shards.push_back(MakeInfo(chunk[i].key, *snapshots[i], chunk[i].record.has_value() ? &*chunk[i].record : nullptr));
+      page.shards.push_back(
+          MakeInfo(chunk[i].key, *snapshots[i], chunk[i].record.has_value() ? &*chunk[i].record : nullptr));
     }
   }
   RETURN_IF_ERROR(cursor->status());
@@ -533,7 +545,8 @@ absl::Status DagStore::AwaitLookups(Deadline deadline) const {
     core_->lookups_ready.WaitForNotification();
     return absl::OkStatus();
   }
-  if (core_->lookups_ready.WaitForNotificationWithTimeout(deadline.Remaining(core_->clock->Now()))) return absl::OkStatus();
+  if (core_->lookups_ready.WaitForNotificationWithTimeout(deadline.Remaining(core_->clock->Now())))
+    return absl::OkStatus();
   return DeadlineExceeded("the top-level index is still being completed after a crash");
 }
 

@@ -6,7 +6,8 @@
 namespace dagstore {
 namespace {
 
-constexpr MonotonicNanos kSlowTurn = 5'000'000;  // a turn over 5 ms starves I/O and timers: a metric, and a test failure
+// A turn over 5 ms starves I/O and timers: a metric, and a test failure.
+constexpr MonotonicNanos kSlowTurn = 5'000'000;
 
 // Work the store starts for nobody in particular.
 TaskMeta OwnMeta() { return TaskMeta(SpanContext(), Deadline::Infinite(), 0); }
@@ -229,7 +230,7 @@ void Engine::JobDone(Completion& done) {
   if (done.generation != slot.generation) {
     ++stats_.stale_completions;
     if (result.open != nullptr) seams_.jobs->DropLater(std::move(result.open));
-    if (done.job == JobKind::kInitialize) Discard(done.ordinal);
+    if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal);
     if (slot.state == ShardState::kDestroying) StartDestroy(done.slot, meta);
     MaybeRest(done.slot);
     return;
@@ -253,7 +254,7 @@ void Engine::JobDone(Completion& done) {
   cause.index_damaged = result.index_damaged;
   cause.ordinal = done.ordinal;
   if (!result.status.ok()) {
-    if (done.job == JobKind::kInitialize) Discard(done.ordinal);
+    if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal);
     Step(done.slot, ShardOp::kFail, cause);
     return;
   }
@@ -318,9 +319,9 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   facts.lazy = slot.lazy;
   facts.open = before != nullptr && before->open != nullptr;
   facts.refs = slot.references;
-  facts.has_acquirers = before != nullptr && std::any_of(before->waiters.begin(), before->waiters.end(), [](const Waiter& w) {
-                          return w.op == ShardOp::kAcquire && !w.stopping;
-                        });
+  facts.has_acquirers =
+      before != nullptr && std::any_of(before->waiters.begin(), before->waiters.end(),
+                                       [](const Waiter& w) { return w.op == ShardOp::kAcquire && !w.stopping; });
   facts.transient_error = code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kCancelled ||
                           code == absl::StatusCode::kDeadlineExceeded || !store_error_.ok() ||
                           (code == absl::StatusCode::kUnavailable &&
@@ -454,7 +455,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
   ActiveShard& active = Activate(index);
   if (!store_error_.ok()) {
     active.pending = kNeverDurable;
-    if (row.op == ShardOp::kMakeAvailable) Discard(cause.ordinal);
+    if (row.op == ShardOp::kMakeAvailable) Discard(slot.key(), cause.ordinal);
     return;
   }
   std::string key(slot.key());
@@ -712,12 +713,13 @@ void Engine::StartDestroy(uint32_t index, const TaskMeta& meta) {
   StartJob(NewJob(index, JobKind::kDestroy, meta), active.pending);
 }
 
-void Engine::Discard(Ordinal ordinal) {
+void Engine::Discard(std::string_view key, Ordinal ordinal) {
   if (ordinal == 0) return;
   seams_.top->Drop(ordinal);
   JobSpec job(OwnMeta());
   job.kind = JobKind::kDiscard;
   job.slot = kNoSlot;
+  job.key = ShardKey(key);
   job.ordinal = ordinal;
   StartJob(std::move(job), kNothingPending);
 }
@@ -794,8 +796,9 @@ void Engine::StopEverything() {
 }
 
 bool Engine::Finished() const {
-  return closing_ && internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() && jobs_running_ == 0 &&
-         !committing_ && batch_.empty() && parked_.empty() && answers_out_.empty() && !seams_.queues->HasWork();
+  return closing_ && internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
+         jobs_running_ == 0 && !committing_ && batch_.empty() && parked_.empty() && answers_out_.empty() &&
+         !seams_.queues->HasWork();
 }
 
 // ---- Gates ----
@@ -863,7 +866,8 @@ void Engine::Open(Gate gate) {
   for (const Publication& publication : gate.publications) {
     if (publication.old_ordinal != 0) {
       seams_.directory->Clear(publication.old_ordinal);
-      Discard(publication.old_ordinal);
+      // The slot lives: to be erased it needs a job that rests on this batch.
+      Discard(shards_[publication.slot].key(), publication.old_ordinal);
     }
     if (shards_.Lives(publication.slot, publication.incarnation) &&
         shards_[publication.slot].ordinal == publication.ordinal &&

@@ -220,7 +220,7 @@ class Engine {
   void StartOpen(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartDestroy(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartCollect(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void Discard(Ordinal ordinal) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Discard(std::string_view key, Ordinal ordinal) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   JobSpec NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartJob(JobSpec job, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 

@@ -25,7 +25,7 @@ enum class JobKind : uint8_t {
   kOpen,        // open data and index for readers
   kCollect,     // forget a local copy
   kDestroy,     // remove index, copies and manifests
-  kDiscard,     // remove the index a dead job has left, or an old one; nobody waits for it
+  kDiscard,     // remove the index and the copy a dead job has left, or old ones; nobody waits for it
 };
 
 // Everything a job needs, by value.

@@ -18,6 +18,11 @@ int IndexThreads(const Options& options) {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
+// The copy that a job with this ordinal would have made.
+TransientInfo CopyOf(const ShardKey& key, Ordinal ordinal) {
+  return {.path = fmt::format("{}.{}.car", key.FileStem(), ordinal), .owned = true};
+}
+
 // What the record keeps of a copy, as the upgrader knows it.
 TransientInfo ToInfo(const TransientRecord& copy, const std::string& validator) {
   return {.path = copy.name, .owned = copy.owned, .size = copy.size, .validator = validator};
@@ -57,17 +62,26 @@ absl::StatusOr<ShardRecord> JobExecutor::ReadRecord(const ShardKey& key) const {
   return record;
 }
 
-// Opens the bytes of a shard. `expect_same`: what was indexed must still be there; otherwise whatever the source has now
-// is taken. The record's copy is brought up to date.
+// Opens the bytes of a shard. `expect_same`: what was indexed must still be there; otherwise whatever the source has
+// now is taken. The record's copy is brought up to date.
 absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecord& record, uint64_t generation,
                                                  bool expect_same, const WorkContext& work, MountStat& stat) const {
   ASSIGN_OR_RETURN(const Url url, Url::Parse(record.url));
   ASSIGN_OR_RETURN(const std::unique_ptr<Mount> mount, options_.mounts->Make(url));
-  ASSIGN_OR_RETURN(stat, mount->Stat(*seams_.io, work));
+  const absl::StatusOr<MountStat> asked = mount->Stat(*seams_.io, work);
+  RETURN_IF_ERROR(work.Check());
+  // A source that cannot be asked now is what local copies are for.
+  if (!asked.ok() && (!record.copy.has_value() || seams_.upgrader == nullptr)) return asked.status();
+  if (asked.ok()) {
+    stat = *asked;
+  } else {
+    stat.validator = record.validator;
+  }
   const MountTraits traits = mount->traits();
   Upgraded upgraded;
   if (seams_.upgrader == nullptr) {
-    if (!traits.random) return FailedPrecondition("a store in memory keeps no copies, and {} has no random access", url.Redacted());
+    if (!traits.random)
+      return FailedPrecondition("a store in memory keeps no copies, and {} has no random access", url.Redacted());
     if (!stat.exists) return NotFound("{} does not exist", url.Redacted());
     ASSIGN_OR_RETURN(upgraded.reader, mount->OpenRandom(*seams_.io, work));
     upgraded.passthrough = true;
@@ -80,7 +94,13 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
   TransientSpec spec;
   spec.name_stem = key.FileStem();
   spec.generation = generation;
-  if (record.copy.has_value()) spec.existing = ToInfo(*record.copy, record.validator);
+  // Whoever takes what is there now wants neither a copy of what was there before, nor the one that was found damaged.
+  const bool outdated = stat.exists && stat.validator != record.validator;
+  const bool suspect =
+      record.state == ShardState::kErrored && record.error_code == static_cast<int>(absl::StatusCode::kDataLoss);
+  if (record.copy.has_value() && (expect_same || !record.copy->owned || !(outdated || suspect))) {
+    spec.existing = ToInfo(*record.copy, record.validator);
+  }
   if (expect_same) {
     spec.expected_size = record.source_size;
     // A local file that was moved or restored keeps its bytes but not its inode and times: it is then checked block by
@@ -105,18 +125,20 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   build.car = options_.car;
   build.verify = record.verify;
   build.memory_bytes_max = options_.index_memory_bytes_max;
-  absl::StatusOr<StoredIndex> stored = seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
-    if (!options_.indexer) return BuildIndex(*source.reader, build, output, work);
-    try {
-      return options_.indexer(*source.reader, build, output, work);
-    } catch (const std::exception& error) {
-      return Internal("the shard indexer threw: {}", error.what());
-    } catch (...) {
-      return Internal("the shard indexer threw");
-    }
-  });
+  absl::StatusOr<StoredIndex> stored =
+      seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
+        if (!options_.indexer) return BuildIndex(*source.reader, build, output, work);
+        try {
+          return options_.indexer(*source.reader, build, output, work);
+        } catch (const std::exception& error) {
+          return Internal("the shard indexer threw: {}", error.what());
+        } catch (...) {
+          return Internal("the shard indexer threw");
+        }
+      });
   if (!stored.ok()) {
-    if (source.local.has_value() && source.local->owned && !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
+    if (source.local.has_value() && source.local->owned &&
+        !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
       (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the copy is of no use; the cause is what matters
     }
     return stored.status();
@@ -211,7 +233,8 @@ absl::Status JobExecutor::Open(const JobSpec& job, JobResult& result) {
 
 absl::Status JobExecutor::Collect(const JobSpec& job, JobResult& result) {
   ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
-  if (!record.copy.has_value() || seams_.upgrader == nullptr) return NotFound("shard \"{}\" has no local copy", job.key.Printable());
+  if (!record.copy.has_value() || seams_.upgrader == nullptr)
+    return NotFound("shard \"{}\" has no local copy", job.key.Printable());
   // The file first: a record that names a copy which is gone is healed by the next open, a file nobody names is not.
   RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator)));
   record.copy.reset();
@@ -231,14 +254,23 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
   if (record->copy.has_value() && seams_.upgrader != nullptr) {
     RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record->copy, record->validator)));
   }
+  if (record->ordinal != 0 && seams_.upgrader != nullptr) {  // one that was made while the destroy came
+    RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, CopyOf(job.key, record->ordinal)));
+  }
   return Manifests(*seams_.kv).DropShard(result.batch, job.key.bytes());
 }
 
-// What a dead job has left. Not synced: if it is lost, fsck finds it again.
+// What a dead job has left, and the copy that went with an old index. Not synced: if it is lost, fsck finds it again.
 absl::Status JobExecutor::Discard(const JobSpec& job) {
   KvBatch batch;
   RETURN_IF_ERROR(seams_.indexes->Drop(job.ordinal, batch));
-  return seams_.kv->Commit(batch, /*sync=*/false);
+  RETURN_IF_ERROR(seams_.kv->Commit(batch, /*sync=*/false));
+  if (seams_.upgrader == nullptr) return absl::OkStatus();
+  const TransientInfo copy = CopyOf(job.key, job.ordinal);
+  const absl::StatusOr<ShardRecord> record = ReadRecord(job.key);
+  if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();
+  if (record.ok() && record->copy.has_value() && record->copy->name == copy.path) return absl::OkStatus();  // in use still
+  return seams_.upgrader->Delete(*seams_.io, copy);
 }
 
 PooledJobRunner::PooledJobRunner(const Options& options, JobExecutor& executor, std::shared_ptr<TaskQueues> queues)

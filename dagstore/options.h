@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/kv.h"
 #include "index/index_builder.h"
 #include "mount/registry.h"
 #include "shard/car_reader.h"
@@ -40,6 +41,8 @@ struct Options {
   // Seams. Null: the real ones.
   Io* io = nullptr;
   const Clock* clock = nullptr;
+  // Stands between the store and its database, to fail or delay commits.
+  std::function<std::unique_ptr<Kv>(std::unique_ptr<Kv>)> kv_wrapper = {};
 
   RecoverOnStart recover_on_start = RecoverOnStart::kOnAcquire;
   VerifyReads verify_reads = VerifyReads::kAlways;
@@ -74,8 +77,8 @@ struct Options {
   size_t inline_index_bytes_max = 64 << 10;
   // Entries of the top-level index kept in memory before they are written as a run (about 16 bytes each).
   size_t top_index_buffer_entries_max = 4 << 20;
-  // Forget the top-level index when opening, and make it again from the shard indexes: AwaitLookups says when it is done.
-  // For a repository whose lookups are damaged (`dagstore fsck` says so).
+  // Forget the top-level index when opening, and make it again from the shard indexes: AwaitLookups says when it is
+  // done. For a repository whose lookups are damaged (`dagstore fsck` says so).
   bool rebuild_top_index = false;
 };
 

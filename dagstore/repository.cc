@@ -82,8 +82,8 @@ absl::Status ReadMeta(Repository& repository) {
   return absl::OkStatus();
 }
 
-// The runs on disk are deleted by OpenTopIndex, because nothing lists them any more; the shards are then added again, as
-// after a crash. Stopped at any point, what is left is an index that covers nothing.
+// The runs on disk are deleted by OpenTopIndex, because nothing lists them any more; the shards are then added again,
+// as after a crash. Stopped at any point, what is left is an index that covers nothing.
 absl::Status ForgetTopIndex(Kv& kv) {
   KvBatch batch;
   const std::unique_ptr<KvCursor> cursor = kv.Scan(KvTable::kTopIndex);
@@ -116,6 +116,7 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   RocksKvOptions rocks;
   rocks.create_if_missing = found != Found::kRepository;
   ASSIGN_OR_RETURN(repository->kv, OpenRocksKv(dir + "/db", rocks));
+  if (options.kv_wrapper) repository->kv = options.kv_wrapper(std::move(repository->kv));
   if (found != Found::kRepository) RETURN_IF_ERROR(InitializeMeta(*repository->kv));
   RETURN_IF_ERROR(ReadMeta(*repository));
 
