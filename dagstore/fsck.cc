@@ -8,7 +8,7 @@
 namespace dagstore {
 namespace {
 
-constexpr size_t kKeysPerScan = 1024;    // so that no snapshot of the database stays open for long
+constexpr size_t kKeysPerScan = 1024;  // so that no snapshot of the database stays open for long
 constexpr size_t kLookupsPerBatch = 4096;  // 32 KiB of fingerprints
 
 class Fsck {
@@ -36,7 +36,6 @@ class Fsck {
       if (keys.size() < kKeysPerScan) break;
       from = keys.back().bytes() + '\0';
     }
-    RETURN_IF_ERROR(CheckStrayRoots());
     RETURN_IF_ERROR(CountOrphans());
     return report_;
   }
@@ -62,7 +61,8 @@ class Fsck {
   }
 
   absl::Status ListQuarantine() {
-    ASSIGN_OR_RETURN(const std::vector<QuarantinedRecord> records, store_.ListQuarantined(SIZE_MAX));
+    ASSIGN_OR_RETURN(const std::vector<QuarantinedRecord> records,
+                     store_.ListQuarantined(SIZE_MAX));
     for (const QuarantinedRecord& record : records) {
       ++report_.quarantined;
       Report(FsckPart::kQuarantine, ShardKey(record.key), DataLoss("{}", record.reason));
@@ -73,7 +73,8 @@ class Fsck {
   absl::StatusOr<std::vector<ShardKey>> KeysFrom(const std::string& from) {
     std::vector<ShardKey> keys;
     const std::unique_ptr<KvCursor> cursor = lookup_.kv->Scan(KvTable::kRecords, from);
-    for (; cursor->Valid() && keys.size() < kKeysPerScan; cursor->Next()) keys.emplace_back(cursor->key());
+    for (; cursor->Valid() && keys.size() < kKeysPerScan; cursor->Next())
+      keys.emplace_back(cursor->key());
     RETURN_IF_ERROR(cursor->status());
     return keys;
   }
@@ -109,7 +110,8 @@ class Fsck {
     ++report_.indexes;
     if ((*index)->summary().entries != record->blocks && !Changed(key, *record)) {
       Report(FsckPart::kRecord, key,
-             DataLoss("the record names {} blocks, the index {}", record->blocks, (*index)->summary().entries));
+             DataLoss("the record names {} blocks, the index {}", record->blocks,
+                      (*index)->summary().entries));
     }
     if (record->state == ShardState::kAvailable) {
       RETURN_IF_ERROR(CheckLookups(key, *record, **index));
@@ -118,7 +120,8 @@ class Fsck {
   }
 
   // Every multihash of the shard leads to it; identity CIDs do not, because they need no shard.
-  absl::Status CheckLookups(const ShardKey& key, const ShardRecord& record, const ShardIndex& index) {
+  absl::Status CheckLookups(const ShardKey& key, const ShardRecord& record,
+                            const ShardIndex& index) {
     if (!lookups_work_) return absl::OkStatus();
     std::vector<Fingerprint> keys;
     std::vector<bool> identity, found;
@@ -130,8 +133,10 @@ class Fsck {
         if (ordinal == record.ordinal) found[i] = true;
       });
       for (size_t i = 0; i < keys.size(); ++i) {
-        if (identity[i]) stray += found[i];
-        else missing += !found[i];
+        if (identity[i])
+          stray += found[i];
+        else
+          missing += !found[i];
       }
       report_.entries += keys.size();
       keys.clear();
@@ -150,20 +155,24 @@ class Fsck {
       lookups_work_ = false;  // said once, not for every shard
       Report(FsckPart::kLookup, {}, status);
     } else if (missing != 0) {
-      Report(FsckPart::kLookup, key, DataLoss("{} of its {} blocks are not found by CID", missing, record.blocks));
+      Report(FsckPart::kLookup, key,
+             DataLoss("{} of its {} blocks are not found by CID", missing, record.blocks));
     } else if (stray != 0) {
-      Report(FsckPart::kLookup, key, DataLoss("{} of its identity CIDs are in the top-level index", stray));
+      Report(FsckPart::kLookup, key,
+             DataLoss("{} of its identity CIDs are in the top-level index", stray));
     }
     return absl::OkStatus();
   }
 
   absl::Status CheckRoots(const ShardKey& key, const ShardRecord& record, const ShardIndex& index) {
     for (const Cid& root : index.roots()) {
-      ASSIGN_OR_RETURN(const RootsPage page, ShardsWithRoot(*lookup_.kv, root, record.ordinal - 1, 1));
+      ASSIGN_OR_RETURN(const RootsPage page,
+                       ShardsWithRoot(*lookup_.kv, root, record.ordinal - 1, 1));
       ++report_.roots;
       if (!page.ordinals.empty() && page.ordinals.front() == record.ordinal) continue;
       if (!Changed(key, record)) {
-        Report(FsckPart::kRoots, key, DataLoss("its root {} is not in the roots table", root.ToText()));
+        Report(FsckPart::kRoots, key,
+               DataLoss("its root {} is not in the roots table", root.ToText()));
       }
     }
     return absl::OkStatus();
@@ -174,16 +183,19 @@ class Fsck {
     const Manifests manifests = store_.ReadManifests();
     std::optional<ManifestInfo> after;
     while (true) {
-      const auto page = manifests.List(key.bytes(), std::nullopt, after.has_value() ? &*after : nullptr, kPage);
+      const auto page =
+          manifests.List(key.bytes(), std::nullopt, after.has_value() ? &*after : nullptr, kPage);
       if (!page.ok()) {
         if (!Changed(key, record)) Report(FsckPart::kManifest, key, page.status());
         return absl::OkStatus();
       }
       for (const ManifestInfo& info : *page) {
-        const absl::Status status = ReadManifest(manifests, {key.bytes(), info.rule, info.version}, info.stat.entries);
+        const absl::Status status =
+            ReadManifest(manifests, {key.bytes(), info.rule, info.version}, info.stat.entries);
         if (!status.ok() && !Changed(key, record)) {
           Report(FsckPart::kManifest, key,
-                 Annotate(status, fmt::format("manifest {} version {}", PrintableBytes(info.rule), info.version)));
+                 Annotate(status, fmt::format("manifest {} version {}", PrintableBytes(info.rule),
+                                              info.version)));
         }
         ++report_.manifests;
       }
@@ -201,19 +213,6 @@ class Fsck {
       after = page.next_after;
     } while (!after.empty());
     if (read != entries) return DataLoss("it has {} CIDs and should have {}", read, entries);
-    return absl::OkStatus();
-  }
-
-  // Roots of shards that are gone. The key is the CID with its length, then the ordinal: docs/format.md#roots.
-  absl::Status CheckStrayRoots() {
-    uint64_t stray = 0;
-    const std::unique_ptr<KvCursor> cursor = lookup_.kv->Scan(KvTable::kRoots);
-    for (; cursor->Valid(); cursor->Next()) {
-      const Span key = AsSpan(cursor->key());
-      stray += key.size() < 4 || !lookup_.directory->IsAlive(Load32Big(key.data() + key.size() - 4));
-    }
-    RETURN_IF_ERROR(cursor->status());
-    if (stray != 0) Report(FsckPart::kRoots, {}, DataLoss("{} entries of the roots table lead to no shard", stray));
     return absl::OkStatus();
   }
 
@@ -237,13 +236,20 @@ class Fsck {
 
 const char* FsckPartName(FsckPart part) {
   switch (part) {
-    case FsckPart::kRecord: return "record";
-    case FsckPart::kQuarantine: return "quarantine";
-    case FsckPart::kIndex: return "index";
-    case FsckPart::kLookup: return "lookup";
-    case FsckPart::kRoots: return "roots";
-    case FsckPart::kManifest: return "manifest";
-    case FsckPart::kDestroying: return "destroying";
+    case FsckPart::kRecord:
+      return "record";
+    case FsckPart::kQuarantine:
+      return "quarantine";
+    case FsckPart::kIndex:
+      return "index";
+    case FsckPart::kLookup:
+      return "lookup";
+    case FsckPart::kRoots:
+      return "roots";
+    case FsckPart::kManifest:
+      return "manifest";
+    case FsckPart::kDestroying:
+      return "destroying";
   }
   return "?";
 }

@@ -7,10 +7,12 @@
 namespace dagstore {
 namespace {
 
-// A sum over sections that does not depend on their order, so that index and payload are compared in one pass of each.
+// A sum over sections that does not depend on their order, so that index and payload are compared
+// in one pass of each.
 class SectionSum {
  public:
-  void Add(const MultihashView& hash, uint64_t codec, uint64_t offset, uint64_t head_size, uint64_t data_size) {
+  void Add(const MultihashView& hash, uint64_t codec, uint64_t offset, uint64_t head_size,
+           uint64_t data_size) {
     scratch_.clear();
     AppendMultihash(scratch_, hash);
     for (const uint64_t field : {codec, offset, head_size, data_size}) Append64(scratch_, field);
@@ -18,10 +20,13 @@ class SectionSum {
     ++count_;
   }
   uint64_t count() const { return count_; }
-  friend bool operator==(const SectionSum& a, const SectionSum& b) { return a.count_ == b.count_ && a.sum_ == b.sum_; }
+  friend bool operator==(const SectionSum& a, const SectionSum& b) {
+    return a.count_ == b.count_ && a.sum_ == b.sum_;
+  }
 
  private:
-  static constexpr SipKey kKey = {'d', 'a', 'g', 's', 't', 'o', 'r', 'e', ' ', 's', 'c', 'r', 'u', 'b', ' ', '1'};
+  static constexpr SipKey kKey = {'d', 'a', 'g', 's', 't', 'o', 'r', 'e',
+                                  ' ', 's', 'c', 'r', 'u', 'b', ' ', '1'};
   Bytes scratch_;
   uint64_t sum_ = 0;
   uint64_t count_ = 0;
@@ -40,8 +45,9 @@ class Scrub {
     if (!payload.ok()) Blame(Damage::kShard, payload);
     if (report_.bad_blocks != 0) {
       const ScrubFinding& first = report_.findings.front();
-      Blame(Damage::kShard, DataLoss("{} of {} blocks do not match their CID, the first is {} at payload byte {}",
-                                     report_.bad_blocks, report_.blocks, first.cid, first.offset));
+      Blame(Damage::kShard,
+            DataLoss("{} of {} blocks do not match their CID, the first is {} at payload byte {}",
+                     report_.bad_blocks, report_.blocks, first.cid, first.offset));
     }
     if (!report_.sound()) return std::move(report_);
     const absl::Status index = CompareIndex();
@@ -58,7 +64,8 @@ class Scrub {
   }
 
   absl::Status ReadPayload() {
-    ASSIGN_OR_RETURN(const std::unique_ptr<CarReader> reader, CarReader::Open(*shard_.source, shard_.car));
+    ASSIGN_OR_RETURN(const std::unique_ptr<CarReader> reader,
+                     CarReader::Open(*shard_.source, shard_.car));
     roots_ = reader->header().roots;
     payload_offset_ = reader->header().payload_offset;
     std::vector<CarSection> sections;
@@ -80,12 +87,14 @@ class Scrub {
   void Take(const CarSection& section, HashCheck check) {
     ++report_.blocks;
     report_.block_bytes += section.data_size;
-    payload_sum_.Add(section.cid.hash, section.cid.codec, section.offset, section.head_size, section.data_size);
+    payload_sum_.Add(section.cid.hash, section.cid.codec, section.offset, section.head_size,
+                     section.data_size);
     if (check == HashCheck::kUnverifiable) ++report_.unverifiable_blocks;
     if (check != HashCheck::kMismatch) return;
     ++report_.bad_blocks;
     if (report_.findings.size() < kScrubFindingsMax) {
-      report_.findings.push_back({section.offset, Cid(section.cid).ToText(), "the bytes do not match the CID"});
+      report_.findings.push_back(
+          {section.offset, Cid(section.cid).ToText(), "the bytes do not match the CID"});
     }
   }
 
@@ -93,8 +102,10 @@ class Scrub {
     const IndexSummary& summary = shard_.index->summary();
     RETURN_IF_ERROR(shard_.index->CheckAll());
     if (summary.payload_offset != payload_offset_ || summary.payload_size != payload_size_) {
-      return DataLoss("the index is of a payload of {} bytes at byte {}, the file has one of {} bytes at byte {}",
-                      summary.payload_size, summary.payload_offset, payload_size_, payload_offset_);
+      return DataLoss(
+          "the index is of a payload of {} bytes at byte {}, the file has one of {} bytes at byte "
+          "{}",
+          summary.payload_size, summary.payload_offset, payload_size_, payload_offset_);
     }
     if (shard_.index->roots() != roots_) return DataLoss("the index has other roots than the file");
     SectionSum index_sum;
@@ -103,9 +114,11 @@ class Scrub {
       return true;
     }));
     if (index_sum.count() != payload_sum_.count()) {
-      return DataLoss("the index has {} entries, the file {} blocks", index_sum.count(), payload_sum_.count());
+      return DataLoss("the index has {} entries, the file {} blocks", index_sum.count(),
+                      payload_sum_.count());
     }
-    if (!(index_sum == payload_sum_)) return DataLoss("the index lists other blocks than the file has");
+    if (!(index_sum == payload_sum_))
+      return DataLoss("the index lists other blocks than the file has");
     return absl::OkStatus();
   }
 
@@ -121,7 +134,8 @@ class Scrub {
 
 }  // namespace
 
-absl::StatusOr<ScrubReport> VerifyShard(const Accessor& shard, const WorkContext& work, const ScrubProgress& progress) {
+absl::StatusOr<ScrubReport> VerifyShard(const Accessor& shard, const WorkContext& work,
+                                        const ScrubProgress& progress) {
   return Scrub(*shard.shard(), work, progress).Run();
 }
 

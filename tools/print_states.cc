@@ -1,4 +1,5 @@
-// print_states: the transition table as Markdown, on stdout, or in place between the markers of a document.
+// print_states: the transition table as Markdown, on stdout, or in place between the markers of a
+// document.
 #include <errno.h>
 #include <stdio.h>
 

@@ -16,7 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Requests under way. The store bounds its own work; this bounds what a stop has to wait for, and memory.
+// Requests under way. The store bounds its own work; this bounds what a stop has to wait for, and
+// memory.
 constexpr size_t kRequestsMax = 1024;
 constexpr size_t kKeyColumnMax = 48;
 
@@ -63,14 +64,16 @@ class Expander {
     if (const absl::StatusOr<Url> url = Url::Parse(text); url.ok() && IsKnown(url->scheme)) {
       return AddUrl(text, *url);
     } else if (text.find("://") != std::string::npos) {
-      return Complain(text, url.ok() ? Message(mounts_.Make(*url).status()) : Message(url.status()));
+      return Complain(text,
+                      url.ok() ? Message(mounts_.Make(*url).status()) : Message(url.status()));
     }
     if (text.find_first_of("*?[") != std::string::npos) return AddPattern(text);
     Complain(text, "no such file or folder");
   }
 
   void AddUrl(const std::string& text, const Url& url) {
-    const bool plain_file = url.scheme == "file" && url.query.empty() && !url.path.empty() && url.path[0] == '/';
+    const bool plain_file =
+        url.scheme == "file" && url.query.empty() && !url.path.empty() && url.path[0] == '/';
     if (plain_file) {
       sources.push_back({url.path, /*is_file=*/true, SizeOf(url.path)});
     } else {
@@ -95,7 +98,8 @@ class Expander {
     fs::recursive_directory_iterator it(root, fs::directory_options::skip_permission_denied, error);
     for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
       std::error_code ignored;
-      if (it->path().extension() == ".car" && it->is_regular_file(ignored)) found.push_back(it->path().string());
+      if (it->path().extension() == ".car" && it->is_regular_file(ignored))
+        found.push_back(it->path().string());
     }
     if (error) Complain(folder.string(), error.message());
     if (found.empty()) return Complain(folder.string(), "no *.car file in this folder");
@@ -111,8 +115,10 @@ class Expander {
     const int result = glob(pattern.c_str(), 0, nullptr, &matches);
     if (result == 0) {
       for (size_t i = 0; i < matches.gl_pathc; ++i) {
-        if (fs::path path = matches.gl_pathv[i]; fs::is_directory(path)) AddFolder(path);
-        else AddFile(path);
+        if (fs::path path = matches.gl_pathv[i]; fs::is_directory(path))
+          AddFolder(path);
+        else
+          AddFile(path);
       }
     }
     globfree(&matches);
@@ -138,7 +144,8 @@ class Expander {
 
 // ---- Keys ----
 
-// The n-th choice for a file: its name, then with one folder more each time; at last the whole path, which nobody else has.
+// The n-th choice for a file: its name, then with one folder more each time; at last the whole
+// path, which nobody else has.
 std::optional<std::string> FileKey(const std::string& path, size_t n) {
   size_t begin = path.size();
   for (size_t i = 0; i <= n; ++i) {
@@ -149,7 +156,8 @@ std::optional<std::string> FileKey(const std::string& path, size_t n) {
   return path.substr(begin == 0 ? 0 : begin + 1);
 }
 
-// The URL without what may be secret: user, password, query. Then, if another has that, with a hash of all of it.
+// The URL without what may be secret: user, password, query. Then, if another has that, with a hash
+// of all of it.
 std::optional<std::string> UrlKey(const Url& url, size_t n) {
   Url bare = url;
   bare.userinfo.clear();
@@ -167,11 +175,17 @@ std::optional<std::string> UrlKey(const Url& url, size_t n) {
 
 class Adder {
  public:
-  Adder(const Context& context, const AddOptions& options, DagStore& store, std::vector<Source> sources)
-      : context_(context), options_(options), store_(store), sources_(std::move(sources)), progress_(context, "adding") {
+  Adder(const Context& context, const AddOptions& options, DagStore& store,
+        std::vector<Source> sources)
+      : context_(context),
+        options_(options),
+        store_(store),
+        sources_(std::move(sources)),
+        progress_(context, "adding") {
     for (const Source& source : sources_) {
       bytes_total_ += source.bytes;
-      const std::string_view name = source.is_file ? std::string_view(source.text).substr(source.text.rfind('/') + 1) : "";
+      const std::string_view name =
+          source.is_file ? std::string_view(source.text).substr(source.text.rfind('/') + 1) : "";
       key_width_ = std::max(key_width_, std::min(TextWidth(name), kKeyColumnMax));
     }
   }
@@ -217,9 +231,10 @@ class Adder {
     ASSIGN_OR_RETURN(const Url stored_url, store_.mounts().Represent(*mount));
     const std::string stored = stored_url.Encoded();
     for (size_t n = 0;; ++n) {
-      const std::optional<std::string> key = !options_.key.empty() ? (n == 0 ? std::optional(options_.key) : std::nullopt)
-                                             : source.is_file      ? FileKey(source.text, n)
-                                                                   : UrlKey(url, n);
+      const std::optional<std::string> key =
+          !options_.key.empty() ? (n == 0 ? std::optional(options_.key) : std::nullopt)
+          : source.is_file      ? FileKey(source.text, n)
+                                : UrlKey(url, n);
       if (!key.has_value()) {
         return AlreadyExists("the key \"{}\" belongs to another file or URL: choose one with --key",
                              ShardKey(options_.key).Printable());
@@ -246,7 +261,8 @@ class Adder {
     RegisterOptions options;
     options.lazy = options_.lazy;
     options.verify = !options_.no_verify;
-    ASSIGN_OR_RETURN(const Ticket ticket, store_.RegisterShard(key, std::move(mount), results_, options));
+    ASSIGN_OR_RETURN(const Ticket ticket,
+                     store_.RegisterShard(key, std::move(mount), results_, options));
     pending_[ticket] = {index, key, /*existed=*/false};
     return absl::OkStatus();
   }
@@ -273,10 +289,12 @@ class Adder {
   void TakeOne() {
     if (Interrupted().cancelled() && !stopping_) {
       stopping_ = true;
-      for (const auto& [ticket, pending] : pending_) (void)store_.Stop(ticket);  // each is answered all the same
+      for (const auto& [ticket, pending] : pending_)
+        (void)store_.Stop(ticket);  // each is answered all the same
     }
     progress_.Update(done_, sources_.size(), "shards", bytes_done_, bytes_total_);
-    if (auto result = results_.Receive(Deadline::After(Clock::Real(), absl::Milliseconds(100)))) Take(*std::move(result));
+    if (auto result = results_.Receive(Deadline::After(Clock::Real(), absl::Milliseconds(100))))
+      Take(*std::move(result));
   }
 
   void Take(ShardResult result) {
@@ -289,7 +307,11 @@ class Adder {
         ++stopped_;
         return;
       }
-      return Report(pending.source, result.status);
+      // The record has the cause alone; the line names the file already.
+      const absl::StatusOr<ShardRecord> record = store_.lookup().ReadRecord(pending.key);
+      const bool kept = record.ok() && record->state == ShardState::kErrored;
+      return Report(pending.source,
+                    kept ? MakeStatus(result.status.code(), record->error) : result.status);
     }
     result.accessor.Close();
     const absl::StatusOr<ShardRecord> record = store_.lookup().ReadRecord(pending.key);
@@ -307,7 +329,8 @@ class Adder {
     bytes_done_ += sources_[index].bytes;
     progress_.Clear();
     const absl::StatusOr<Url> url = Url::Parse(sources_[index].text);
-    const std::string name = sources_[index].is_file || !url.ok() ? sources_[index].text : url->Redacted();
+    const std::string name =
+        sources_[index].is_file || !url.ok() ? sources_[index].text : url->Redacted();
     Fail(fmt::format("add {}", name), status);
   }
 
@@ -321,9 +344,9 @@ class Adder {
                                      {"exists", existed}};
       PrintLine(line);
     } else {
-      Print(fmt::format("{}  {:<9} {:>9} blocks {:>10}{}\n", PadRight(LineText(key), key_width_),
-                        StateName(record.state), record.blocks, HumanBytes(record.source_size),
-                        existed ? "  exists" : ""));
+      Print(fmt::format("{}  {:<9} {:>16} {:>10}{}\n", PadRight(LineText(key), key_width_),
+                        StateName(record.state), Count(record.blocks, "block"),
+                        HumanBytes(record.source_size), existed ? "  exists" : ""));
     }
     fflush(stdout);  // as it happens: a line says that the shard is durable
   }
@@ -346,9 +369,11 @@ int RunAdd(const Context& context, const AddOptions& options) {
   const MountRegistry mounts = Mounts();
   Expander expander(mounts);
   for (const std::string& text : options.sources) expander.Add(text);
-  if (expander.sources.empty()) return kExitFailed;  // each was explained; do not leave an empty repository
+  if (expander.sources.empty())
+    return kExitFailed;  // each was explained; do not leave an empty repository
   if (!options.key.empty() && expander.sources.size() != 1) {
-    return UsageError(fmt::format("--key names one shard, but there are {} CARs", expander.sources.size()));
+    return UsageError(
+        fmt::format("--key names one shard, but there are {} CARs", expander.sources.size()));
   }
   Options store;
   store.index_threads = options.jobs;
@@ -361,21 +386,31 @@ int RunAdd(const Context& context, const AddOptions& options) {
 
 void DefineAddCommand(CLI::App& app, Context& context) {
   auto o = std::make_shared<AddOptions>();
-  CLI::App* add = app.add_subcommand("add", "Add CAR files: from here on their blocks are found by CID");
+  CLI::App* add =
+      app.add_subcommand("add", "Add CAR files: from here on their blocks are found by CID");
   add->add_option("SOURCE", o->sources,
                   "A CAR file, a folder (its *.car files, at any depth), a quoted glob, a URL,\n"
                   "or - to read one of these from each line of stdin")
-      ->required();
-  add->add_option("--key", o->key,
-                  "Name of the shard, if there is one source. Default: the file's name, with folders\n"
-                  "before it if another shard has that; for URLs the URL without user and query");
+      ->required()
+      ->type_name("");
+  add->add_option(
+         "--key", o->key,
+         "Name of the shard, if there is one source. Default: the file's name, with folders\n"
+         "before it if another shard has that; for URLs the URL without user and query")
+      ->type_name("KEY");
   add->add_flag("--lazy", o->lazy, "Register only; index when it is first needed by key");
-  add->add_flag("--no-verify", o->no_verify, "Index without hashing every block (blocks are still hashed when read)");
-  add->add_option("--jobs", o->jobs, "CARs indexed side by side (default: one per core)")->check(CLI::Range(1, 1024));
+  add->add_flag("--no-verify", o->no_verify,
+                "Index without hashing every block (blocks are still hashed when read)");
+  add->add_option("--jobs", o->jobs, "CARs indexed side by side (default: one per core)")
+      ->check(CLI::Range(1, 1024).description(""))
+      ->type_name("N");
   add->footer(
-      "Files are read where they are and not copied. Prints a line for each shard when it is durable:\n"
-      "key, state, blocks, bytes. A CAR that is there already is no error; one that failed before or was\n"
-      "interrupted is tried again. A bad CAR is kept as Errored with the reason, and the others go on.\n\n"
+      "Files are read where they are and not copied. Prints a line for each shard when it is "
+      "durable:\n"
+      "key, state, blocks, bytes. A CAR that is there already is no error; one that failed before "
+      "or was\n"
+      "interrupted is tried again. A bad CAR is kept as Errored with the reason, and the others go "
+      "on.\n\n"
       "Examples:\n"
       "  dagstore add archive/                     every *.car below archive/\n"
       "  dagstore add --key genesis chain.car      one file, under a name of your own\n"

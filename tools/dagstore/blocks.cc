@@ -1,4 +1,5 @@
-// `dagstore get`, `has`, `size`, `find`, `cat`, `export`, `dag`, `tree`: reading blocks and what is made of them.
+// `dagstore get`, `has`, `size`, `find`, `cat`, `export`, `dag`, `tree`: reading blocks and what is
+// made of them.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -27,8 +28,16 @@ struct BlockOptions {
 };
 using Options = BlockOptions;
 
+// "FROM:TO"; an end that is left out is the file's.
+absl::StatusOr<ByteRange> ParseRange(std::string text) {
+  if (text.starts_with(':')) text = "0" + text;
+  if (text.ends_with(':')) text += "*";
+  return ParseByteRange(text);
+}
+
 // Opens the store and looks through all of it.
-int WithBlocks(const Context& context, absl::FunctionRef<int(DagStore&, const IndexedBlockstore&)> use) {
+int WithBlocks(const Context& context,
+               absl::FunctionRef<int(DagStore&, const IndexedBlockstore&)> use) {
   return WithStore(context, [&](DagStore& store) {
     const IndexedBlockstore blocks(store);
     return use(store, blocks);
@@ -97,7 +106,8 @@ int RunFind(const Context& context, const Options& o) {
     const auto rooted = store.ShardsWithRoot(*cid, SIZE_MAX);
     if (!rooted.ok()) return Fail("find", rooted.status());
     std::vector<ShardKey> keys;
-    std::set_union(holders->begin(), holders->end(), rooted->begin(), rooted->end(), std::back_inserter(keys));
+    std::set_union(holders->begin(), holders->end(), rooted->begin(), rooted->end(),
+                   std::back_inserter(keys));
     for (const ShardKey& key : keys) {
       if (context.json) {
         PrintLine({{"key", key.bytes()},
@@ -113,8 +123,9 @@ int RunFind(const Context& context, const Options& o) {
 }
 
 // Resolves `o.target` and hands over what is at its end.
-int WithPath(const Context& context, const char* verb, const Options& o,
-             absl::FunctionRef<absl::Status(BlockGetter&, const DagPath&, const ResolvedPath&)> use) {
+int WithPath(
+    const Context& context, const char* verb, const Options& o,
+    absl::FunctionRef<absl::Status(BlockGetter&, const DagPath&, const ResolvedPath&)> use) {
   const absl::StatusOr<DagPath> path = ParseDagPath(o.target);
   if (!path.ok()) return BadCid(o.target, path.status());
   return WithBlocks(context, [&](DagStore&, const IndexedBlockstore& blocks) {
@@ -131,31 +142,40 @@ int WithPath(const Context& context, const char* verb, const Options& o,
 int RunCat(const Context& context, const Options& o) {
   ByteRange range;
   if (!o.range.empty()) {
-    const absl::StatusOr<ByteRange> parsed = ParseByteRange(o.range);
-    if (!parsed.ok()) return UsageError(fmt::format("--range {}: {}", o.range, Message(parsed.status())));
+    const absl::StatusOr<ByteRange> parsed = ParseRange(o.range);
+    if (!parsed.ok())
+      return UsageError(fmt::format("--range {}: {}", o.range, Message(parsed.status())));
     range = *parsed;
   }
-  return WithPath(context, "cat", o, [&](BlockGetter& getter, const DagPath&, const ResolvedPath& resolved) -> absl::Status {
-    const Cid& cid = resolved.terminus().cid;
-    if (!resolved.remainder.empty()) return FailedPrecondition("the path ends inside a block: use `dagstore dag`");
-    const absl::StatusOr<UnixFsFile> file = UnixFsFile::Open(getter, cid.view(), InterruptibleWork());
-    if (!file.ok()) {
-      const absl::StatusOr<NodeInfo> node = InspectUnixFs(cid.view(), resolved.terminus().data.bytes());
-      const bool folder = node.ok() && (node->kind == UnixFsKind::kDirectory || node->kind == UnixFsKind::kHamtShard);
-      if (folder) return FailedPrecondition("it is a directory: list it with `dagstore tree`");
-      if (!node.ok() && absl::IsFailedPrecondition(node.status())) {
-        return FailedPrecondition("it is no UnixFS file: use `dagstore get` for the block, `dagstore dag` for the node");
-      }
-      return file.status();
-    }
-    const Extent extent = ResolveRange(range, file->size());
-    ASSIGN_OR_RETURN(const std::unique_ptr<Output> output, Output::Open(o.output));
-    if (!extent.empty()) {
-      RETURN_IF_ERROR(file->ReadRange(extent.begin, extent.end - extent.begin,
-                                      [&](Span bytes) { return output->Append(bytes); }));
-    }
-    return output->Finish();
-  });
+  return WithPath(
+      context, "cat", o,
+      [&](BlockGetter& getter, const DagPath&, const ResolvedPath& resolved) -> absl::Status {
+        const Cid& cid = resolved.terminus().cid;
+        if (!resolved.remainder.empty())
+          return FailedPrecondition("the path ends inside a block: use `dagstore dag`");
+        const absl::StatusOr<UnixFsFile> file =
+            UnixFsFile::Open(getter, cid.view(), InterruptibleWork());
+        if (!file.ok()) {
+          const absl::StatusOr<NodeInfo> node =
+              InspectUnixFs(cid.view(), resolved.terminus().data.bytes());
+          const bool folder = node.ok() && (node->kind == UnixFsKind::kDirectory ||
+                                            node->kind == UnixFsKind::kHamtShard);
+          if (folder) return FailedPrecondition("it is a directory: list it with `dagstore tree`");
+          if (!node.ok() && absl::IsFailedPrecondition(node.status())) {
+            return FailedPrecondition(
+                "it is no UnixFS file: use `dagstore get` for the block, `dagstore dag` for the "
+                "node");
+          }
+          return file.status();
+        }
+        const Extent extent = ResolveRange(range, file->size());
+        ASSIGN_OR_RETURN(const std::unique_ptr<Output> output, Output::Open(o.output));
+        if (!extent.empty()) {
+          RETURN_IF_ERROR(file->ReadRange(extent.begin, extent.end - extent.begin,
+                                          [&](Span bytes) { return output->Append(bytes); }));
+        }
+        return output->Finish();
+      });
 }
 
 int RunExport(const Context& context, const Options& o) {
@@ -163,17 +183,23 @@ int RunExport(const Context& context, const Options& o) {
   if (!path.ok()) return BadCid(o.target, path.status());
   CarExportOptions options;
   options.path.work = options.limits.work = InterruptibleWork();
+  options.identity_sections = true;  // as kubo's `dag export`, and so as CARs of Filecoin have them
   options.dups = o.dups == "y";
   if (!o.scope.empty()) {
-    options.scope = o.scope == "block" ? DagScope::kBlock : o.scope == "entity" ? DagScope::kEntity : DagScope::kAll;
+    options.scope = o.scope == "block"    ? DagScope::kBlock
+                    : o.scope == "entity" ? DagScope::kEntity
+                                          : DagScope::kAll;
   }
   if (!o.entity_bytes.empty()) {
-    const absl::StatusOr<ByteRange> range = ParseByteRange(o.entity_bytes);
-    if (!range.ok()) return UsageError(fmt::format("--entity-bytes {}: {}", o.entity_bytes, Message(range.status())));
+    const absl::StatusOr<ByteRange> range = ParseRange(o.entity_bytes);
+    if (!range.ok())
+      return UsageError(
+          fmt::format("--entity-bytes {}: {}", o.entity_bytes, Message(range.status())));
     options.entity_bytes = *range;
   }
   if (o.output.empty() && StdoutIsTerminal()) {
-    return UsageError("a CAR is no text for a terminal: use -o FILE, or send stdout to a file or program");
+    return UsageError(
+        "a CAR is no text for a terminal: use -o FILE, or send stdout to a file or program");
   }
   return WithBlocks(context, [&](DagStore&, const IndexedBlockstore& blocks) {
     const std::string what = fmt::format("export {}", o.target);
@@ -196,22 +222,24 @@ int RunExport(const Context& context, const Options& o) {
     progress.Clear();
     if (!status.ok()) return Fail(what, status);
     if (!context.quiet && (*output)->is_file()) {
-      Complain(fmt::format("{} blocks, {} bytes", stats.walk.blocks, stats.bytes_written));
+      Complain(fmt::format("{}, {} bytes", Count(stats.walk.blocks, "block"), stats.bytes_written));
     }
     return int{kExitOk};
   });
 }
 
 int RunDag(const Context& context, const Options& o) {
-  return WithPath(context, "dag", o, [&](BlockGetter&, const DagPath&, const ResolvedPath& resolved) -> absl::Status {
-    const CidView cid = resolved.terminus().cid.view();
-    const Span node = resolved.remainder.empty() ? resolved.terminus().data.bytes() : resolved.value;
-    ASSIGN_OR_RETURN(const std::string json, ToDagJson(cid.codec, node));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Output> output, Output::Open(o.output));
-    RETURN_IF_ERROR(output->Append(AsSpan(json)));
-    if (!json.ends_with('\n')) RETURN_IF_ERROR(output->Append(AsSpan("\n")));
-    return output->Finish();
-  });
+  return WithPath(context, "dag", o,
+                  [&](BlockGetter&, const DagPath&, const ResolvedPath& resolved) -> absl::Status {
+                    const CidView cid = resolved.terminus().cid.view();
+                    const Span node = resolved.remainder.empty() ? resolved.terminus().data.bytes()
+                                                                 : resolved.value;
+                    ASSIGN_OR_RETURN(const std::string json, ToDagJson(cid.codec, node));
+                    ASSIGN_OR_RETURN(const std::unique_ptr<Output> output, Output::Open(o.output));
+                    RETURN_IF_ERROR(output->Append(AsSpan(json)));
+                    if (!json.ends_with('\n')) RETURN_IF_ERROR(output->Append(AsSpan("\n")));
+                    return output->Finish();
+                  });
 }
 
 class Tree {
@@ -235,7 +263,8 @@ class Tree {
       const std::optional<NodeInfo> node = Look(entry.cid);
       PrintEntry(entry, name, node);
       if (!recursive_ || !IsFolder(node)) continue;
-      if (stack.size() >= kTreeDepthMax) return ResourceExhausted("folders are nested deeper than {}", kTreeDepthMax);
+      if (stack.size() >= kTreeDepthMax)
+        return ResourceExhausted("folders are nested deeper than {}", kTreeDepthMax);
       ASSIGN_OR_RETURN(Folder below, Read(entry.cid, name + "/"));
       stack.push_back(std::move(below));
     }
@@ -263,8 +292,10 @@ class Tree {
       folder.entries.push_back({std::string(entry.name), Cid(entry.cid), entry.tsize});
       return folder.entries.size() <= kEntriesMax;
     }));
-    if (folder.entries.size() > kEntriesMax) return ResourceExhausted("a folder has more than {} entries", kEntriesMax);
-    std::sort(folder.entries.begin(), folder.entries.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+    if (folder.entries.size() > kEntriesMax)
+      return ResourceExhausted("a folder has more than {} entries", kEntriesMax);
+    std::sort(folder.entries.begin(), folder.entries.end(),
+              [](const Entry& a, const Entry& b) { return a.name < b.name; });
     return folder;
   }
 
@@ -276,13 +307,18 @@ class Tree {
     return node.ok() ? std::optional<NodeInfo>(*std::move(node)) : std::nullopt;
   }
   static bool IsFolder(const std::optional<NodeInfo>& node) {
-    return node.has_value() && (node->kind == UnixFsKind::kDirectory || node->kind == UnixFsKind::kHamtShard);
+    return node.has_value() &&
+           (node->kind == UnixFsKind::kDirectory || node->kind == UnixFsKind::kHamtShard);
   }
 
-  void PrintEntry(const Entry& entry, const std::string& name, const std::optional<NodeInfo>& node) {
+  void PrintEntry(const Entry& entry, const std::string& name,
+                  const std::optional<NodeInfo>& node) {
     const bool folder = IsFolder(node);
     const bool link = node.has_value() && node->kind == UnixFsKind::kSymlink;
-    const std::string_view kind = !node.has_value() ? "unknown" : folder ? "directory" : link ? "symlink" : "file";
+    const std::string_view kind = !node.has_value() ? "unknown"
+                                  : folder          ? "directory"
+                                  : link            ? "symlink"
+                                                    : "file";
     if (context_.json) {
       Json line = {{"name", name}, {"kind", kind}, {"cid", entry.cid.ToText()}};
       if (kind == "file") line["size"] = node->size;
@@ -290,9 +326,11 @@ class Tree {
       PrintLine(line);
       return;
     }
-    const std::string size = kind == "file" ? std::to_string(node->size) : kind == "unknown" ? "?" : "-";
-    cli::Print(fmt::format("{}  {:>12}  {}{}{}\n", entry.cid.ToText(), size, LineText(name), folder ? "/" : "",
-                           link ? " -> " + LineText(node->target) : ""));
+    const std::string size = kind == "file"      ? std::to_string(node->size)
+                             : kind == "unknown" ? "?"
+                                                 : "-";
+    cli::Print(fmt::format("{}  {:>12}  {}{}{}\n", entry.cid.ToText(), size, LineText(name),
+                           folder ? "/" : "", link ? " -> " + LineText(node->target) : ""));
   }
 
   const Context& context_;
@@ -301,57 +339,86 @@ class Tree {
 };
 
 int RunTree(const Context& context, const Options& o) {
-  return WithPath(context, "tree", o, [&](BlockGetter& getter, const DagPath&, const ResolvedPath& resolved) -> absl::Status {
-    if (!resolved.remainder.empty()) return FailedPrecondition("the path ends inside a block: use `dagstore dag`");
-    return Tree(context, getter, o.recursive).Print(resolved.terminus().cid);
-  });
+  return WithPath(
+      context, "tree", o,
+      [&](BlockGetter& getter, const DagPath&, const ResolvedPath& resolved) -> absl::Status {
+        if (!resolved.remainder.empty())
+          return FailedPrecondition("the path ends inside a block: use `dagstore dag`");
+        return Tree(context, getter, o.recursive).Print(resolved.terminus().cid);
+      });
 }
 
 }  // namespace
 
 void DefineBlockCommands(CLI::App& app, Context& context) {
-  const auto define = [&](const char* name, const char* help, const char* target, int (*run)(const Context&, const Options&)) {
+  const auto define = [&](const char* name, const char* help, const char* target,
+                          int (*run)(const Context&, const Options&)) {
     auto o = std::make_shared<Options>();
     CLI::App* command = app.add_subcommand(name, help);
-    command->add_option(target, o->target, std::string_view(target) == "CID" ? "CID of the block" : "CID, or CID/path/to/it")
-        ->required();
-    command->callback([&context, o, run] { context.command = [&context, o, run] { return run(context, *o); }; });
+    command
+        ->add_option(
+            target, o->target,
+            std::string_view(target) == "CID" ? "CID of the block" : "CID, or CID/path/to/it")
+        ->required()
+        ->type_name("");
+    command->callback(
+        [&context, o, run] { context.command = [&context, o, run] { return run(context, *o); }; });
     return std::pair(command, o);
   };
   const auto output = [](CLI::App* command, const std::shared_ptr<Options>& o) {
-    command->add_option("-o,--output", o->output, "File to write, which appears when it is complete (default: stdout)");
+    command
+        ->add_option("-o,--output", o->output,
+                     "File to write, which appears when it is complete (default: stdout)")
+        ->type_name("FILE");
   };
-  const char* const kRange = "FROM:TO in bytes, both included; TO may be *; negative counts from the end";
+  const char* const kRange =
+      "FROM:TO in bytes, both included; either may be left out; negative counts from the end";
 
-  const auto [get, get_options] = define("get", "The bytes of a block, checked against its CID", "CID", RunGet);
+  const auto [get, get_options] =
+      define("get", "The bytes of a block, checked against its CID", "CID", RunGet);
   output(get, get_options);
-  get->footer("Example:\n  dagstore get bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e -o block\n");
+  get->footer(
+      "Example:\n  dagstore get bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e -o "
+      "block\n");
 
   define("has", "Whether a block is here: yes or no, exit code 0 or 3", "CID", RunHas);
   define("size", "Length of a block in bytes, from the index alone", "CID", RunSize);
-  define("find", "Keys of the shards that hold a block, or have it as a root, one a line", "CID", RunFind);
+  define("find", "Keys of the shards that hold a block, or have it as a root, one a line", "CID",
+         RunFind);
 
   const auto [cat, cat_options] = define("cat", "The bytes of a UnixFS file", "CID[/path]", RunCat);
-  cat->add_option("--range", cat_options->range, kRange);
+  cat->add_option("--range", cat_options->range, kRange)->type_name("R");
   output(cat, cat_options);
   cat->footer(
       "Examples:\n"
       "  dagstore cat bafybei.../docs/README.md\n"
       "  dagstore cat --range 0:99 bafybei.../video.mp4\n");
 
-  const auto [exporting, export_options] = define("export", "A DAG as a CARv1, depth first", "CID[/path]", RunExport);
-  exporting->add_option("--dag-scope", export_options->scope, "block, entity (one file or directory) or all (default: all)")
-      ->check(CLI::IsMember({"block", "entity", "all"}));
-  exporting->add_option("--entity-bytes", export_options->entity_bytes, std::string("Of a file only the blocks of ") + kRange);
-  exporting->add_option("--dups", export_options->dups, "y: a block as often as it is met; n: once (default: n)")
-      ->check(CLI::IsMember({"y", "n"}));
+  const auto [exporting, export_options] =
+      define("export", "A DAG as a CARv1, depth first", "CID[/path]", RunExport);
+  exporting
+      ->add_option("--dag-scope", export_options->scope,
+                   "block, entity (one file or directory) or all (default: all)")
+      ->check(CLI::IsMember({"block", "entity", "all"}).description(""))
+      ->type_name("S");
+  exporting
+      ->add_option("--entity-bytes", export_options->entity_bytes,
+                   std::string("Of a file only the blocks of ") + kRange)
+      ->type_name("R");
+  exporting
+      ->add_option("--dups", export_options->dups,
+                   "y: a block as often as it is met; n: once (default: n)")
+      ->check(CLI::IsMember({"y", "n"}).description(""))
+      ->type_name("y|n");
   output(exporting, export_options);
   exporting->footer("Example:\n  dagstore export bafybei.../photos -o photos.car\n");
 
-  const auto [dag, dag_options] = define("dag", "A node as dag-json (dag-pb, dag-cbor, dag-json)", "CID[/path]", RunDag);
+  const auto [dag, dag_options] =
+      define("dag", "A node as dag-json (dag-pb, dag-cbor, dag-json)", "CID[/path]", RunDag);
   output(dag, dag_options);
 
-  const auto [tree, tree_options] = define("tree", "Entries of a UnixFS directory: CID, size, name", "CID[/path]", RunTree);
+  const auto [tree, tree_options] =
+      define("tree", "Entries of a UnixFS directory: CID, size, name", "CID[/path]", RunTree);
   tree->add_flag("-r,--recursive", tree_options->recursive, "And of the directories in it");
 }
 

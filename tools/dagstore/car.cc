@@ -23,6 +23,7 @@ struct CarCommandOptions {
   std::string output = {};
   std::string codec = "0x0401";
   bool wrap = false;
+  bool identities = false;
   std::vector<std::string> inputs = {};
 };
 using Options = CarCommandOptions;
@@ -71,13 +72,16 @@ IndexKind LookAtIndex(const OpenCar& car) {
   const uint64_t offset = car.header().index_offset;
   if (offset == 0) return kind;
   const uint64_t size = car.file->Size() - offset;
-  if (size > kIndexBytesMax) return {fmt::format("of {} (too large to be looked at)", HumanBytes(size)), 0};
+  if (size > kIndexBytesMax)
+    return {fmt::format("of {} (too large to be looked at)", HumanBytes(size)), 0};
   Bytes bytes(size);
   absl::Status status = car.file->Read(offset, size, bytes.data());
   if (status.ok()) {
     const absl::StatusOr<CarIndexView> view = ParseCarIndex(bytes, car.header().payload_size);
     if (view.ok()) {
-      return {view->codec == kCodecCarIndexSorted ? "IndexSorted (0x0400)" : "MultihashIndexSorted (0x0401)", view->entries};
+      return {view->codec == kCodecCarIndexSorted ? "IndexSorted (0x0400)"
+                                                  : "MultihashIndexSorted (0x0401)",
+              view->entries};
     }
     status = view.status();
   }
@@ -90,16 +94,17 @@ int RunInspect(const Context& context, const Options& o) {
   std::map<std::string, uint64_t> codecs, hashes;
   uint64_t blocks = 0, bytes = 0, identities = 0, min = UINT64_MAX, max = 0;
   Progress progress(context, "reading");
-  const absl::Status walked = Walk(*car->reader, /*heads_only=*/true, progress, [&](const CarSection& section) {
-    ++blocks;
-    bytes += section.data_size;
-    min = std::min<uint64_t>(min, section.data_size);
-    max = std::max<uint64_t>(max, section.data_size);
-    identities += section.cid.IsIdentity();
-    ++codecs[CodecName(section.cid.codec)];
-    ++hashes[HashName(section.cid.hash.code)];
-    return absl::OkStatus();
-  });
+  const absl::Status walked =
+      Walk(*car->reader, /*heads_only=*/true, progress, [&](const CarSection& section) {
+        ++blocks;
+        bytes += section.data_size;
+        min = std::min<uint64_t>(min, section.data_size);
+        max = std::max<uint64_t>(max, section.data_size);
+        identities += section.cid.IsIdentity();
+        ++codecs[CodecName(section.cid.codec)];
+        ++hashes[HashName(section.cid.hash.code)];
+        return absl::OkStatus();
+      });
   progress.Clear();
   if (!walked.ok()) return FailFile("inspect", o.file, walked);
   if (blocks == 0) min = 0;
@@ -128,26 +133,33 @@ int RunInspect(const Context& context, const Options& o) {
     PrintLine(json);
     return kExitOk;
   }
-  const auto row = [](std::string_view name, std::string_view value) { Print(fmt::format("{:<10} {}\n", name, value)); };
+  const auto row = [](std::string_view name, std::string_view value) {
+    Print(fmt::format("{:<10} {}\n", name, value));
+  };
   const auto histogram = [](const std::map<std::string, uint64_t>& counts) {
     std::vector<std::pair<std::string, uint64_t>> sorted(counts.begin(), counts.end());
-    std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [](const auto& a, const auto& b) { return a.second > b.second; });
     std::string text;
-    for (const auto& [name, n] : sorted) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, n);
+    for (const auto& [name, n] : sorted)
+      text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, n);
     return text.empty() ? std::string("-") : text;
   };
   row("version", std::to_string(header.version));
-  for (size_t i = 0; i < header.roots.size(); ++i) row(i == 0 ? "roots" : "", header.roots[i].ToText());
+  for (size_t i = 0; i < header.roots.size(); ++i)
+    row(i == 0 ? "roots" : "", header.roots[i].ToText());
   if (header.roots.empty()) row("roots", "none");
   row("blocks", std::to_string(blocks));
-  row("bytes", fmt::format("{} in blocks (least {}, average {}, most {})", bytes, min, blocks == 0 ? 0 : bytes / blocks, max));
+  row("bytes", fmt::format("{} in blocks (least {}, average {}, most {})", bytes, min,
+                           blocks == 0 ? 0 : bytes / blocks, max));
   row("codecs", histogram(codecs));
   row("hashes", histogram(hashes));
   row("file", fmt::format("{} bytes", car->file->Size()));
   row("payload", fmt::format("{} bytes at {}", header.payload_size, header.payload_offset));
   row("padding", fmt::format("{} bytes", car->reader->padding()));
   row("index", index.entries == 0 ? index.text
-                                  : fmt::format("{}, {} entries at {}{}", index.text, index.entries, header.index_offset,
+                                  : fmt::format("{}, {} entries at {}{}", index.text, index.entries,
+                                                header.index_offset,
                                                 header.fully_indexed ? ", fully indexed" : ""));
   return kExitOk;
 }
@@ -156,13 +168,16 @@ int RunList(const Context& context, const Options& o) {
   absl::StatusOr<OpenCar> car = Open(o.file);
   if (!car.ok()) return FailFile("ls", o.file, car.status());
   Progress progress(context, "reading");
-  const absl::Status walked = Walk(*car->reader, /*heads_only=*/true, progress, [&](const CarSection& section) {
-    const std::string cid = Cid(section.cid).ToText();
-    const uint64_t offset = car->header().payload_offset + section.offset + section.head_size;
-    const bool printed = context.json ? PrintLine({{"cid", cid}, {"offset", offset}, {"size", section.data_size}})
-                                      : Print(fmt::format("{} {} {}\n", cid, offset, section.data_size));
-    return printed ? absl::OkStatus() : Cancelled("stdout is closed");
-  });
+  const absl::Status walked =
+      Walk(*car->reader, /*heads_only=*/true, progress, [&](const CarSection& section) {
+        const std::string cid = Cid(section.cid).ToText();
+        const uint64_t offset = car->header().payload_offset + section.offset + section.head_size;
+        const bool printed =
+            context.json
+                ? PrintLine({{"cid", cid}, {"offset", offset}, {"size", section.data_size}})
+                : Print(fmt::format("{} {} {}\n", cid, offset, section.data_size));
+        return printed ? absl::OkStatus() : Cancelled("stdout is closed");
+      });
   progress.Clear();
   return walked.ok() ? int{kExitOk} : FailFile("ls", o.file, walked);
 }
@@ -171,8 +186,10 @@ int RunRoot(const Context& context, const Options& o) {
   const absl::StatusOr<OpenCar> car = Open(o.file);
   if (!car.ok()) return FailFile("root", o.file, car.status());
   for (const Cid& root : car->header().roots) {
-    if (context.json) PrintLine({{"cid", root.ToText()}});
-    else Print(root.ToText() + "\n");
+    if (context.json)
+      PrintLine({{"cid", root.ToText()}});
+    else
+      Print(root.ToText() + "\n");
   }
   return kExitOk;
 }
@@ -203,8 +220,11 @@ int RunCarVerify(const Context& context, const Options& o) {
         progress.Clear();
         const uint64_t offset = car->header().payload_offset + sections[i].offset;
         const std::string cid = Cid(sections[i].cid).ToText();
-        if (context.json) PrintLine({{"cid", cid}, {"offset", offset}, {"problem", "the bytes do not match the CID"}});
-        else Print(fmt::format("{} at {}: the bytes do not match the CID\n", cid, offset));
+        if (context.json)
+          PrintLine(
+              {{"cid", cid}, {"offset", offset}, {"problem", "the bytes do not match the CID"}});
+        else
+          Print(fmt::format("{} at {}: the bytes do not match the CID\n", cid, offset));
       }
       progress.Update(0, 0, "", car->reader->position(), car->header().payload_size);
     }
@@ -219,11 +239,14 @@ int RunCarVerify(const Context& context, const Options& o) {
   if (!walked.ok()) return FailFile("verify", o.file, walked);
   const bool sound = bad == 0 && embedded.ok();
   if (context.json) {
-    Json json = {{"blocks", blocks}, {"bad_blocks", bad}, {"unverifiable_blocks", unverifiable}, {"sound", sound}};
+    Json json = {{"blocks", blocks},
+                 {"bad_blocks", bad},
+                 {"unverifiable_blocks", unverifiable},
+                 {"sound", sound}};
     if (!embedded.ok()) json["index_problem"] = ToString(embedded);
     PrintLine(json);
   } else if (!context.quiet) {
-    std::string line = fmt::format("{} blocks: ", blocks);
+    std::string line = fmt::format("{}: ", Count(blocks, "block"));
     line += bad == 0 ? "all sound" : fmt::format("{} bad", bad);
     if (unverifiable != 0) line += fmt::format(" ({} of unknown hash functions)", unverifiable);
     Print(line + "\n");
@@ -261,30 +284,35 @@ absl::Status WriteIndex(const Context& context, const Options& o) {
   ASSIGN_OR_RETURN(const std::unique_ptr<RandomFile> file, Io::Posix().Open(o.file));
   IndexBuildOptions build;
   Progress progress(context, "indexing");
-  ASSIGN_OR_RETURN(BuiltIndex built,
-                   BuildIndex(*file, build, IndexOutput(), InterruptibleWork(),
-                              [&](uint64_t done, uint64_t total, uint64_t) { progress.Update(0, 0, "", done, total); }));
+  ASSIGN_OR_RETURN(BuiltIndex built, BuildIndex(*file, build, IndexOutput(), InterruptibleWork(),
+                                                [&](uint64_t done, uint64_t total, uint64_t) {
+                                                  progress.Update(0, 0, "", done, total);
+                                                }));
   progress.Clear();
   const uint64_t payload_offset = built.summary.payload_offset;
   const uint64_t payload_size = built.summary.payload_size;
-  ASSIGN_OR_RETURN(const std::shared_ptr<const ShardIndex> index, OpenNativeIndex(std::move(built.heap)));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ShardIndex> index,
+                   OpenNativeIndex(std::move(built.heap)));
   ASSIGN_OR_RETURN(const std::unique_ptr<Output> output, Output::Open(o.output));
   if (o.wrap) {
     CarV2Layout layout;
     layout.data_size = payload_size;
     layout.index_offset = layout.data_offset + payload_size;
+    layout.fully_indexed = o.identities;
     RETURN_IF_ERROR(output->Append(EncodeCarV2Header(layout)));
     RETURN_IF_ERROR(CopyRange(*file, payload_offset, payload_size, *output));
   }
   OutputSink sink(*output);
   const uint64_t codec = o.codec == "0x0400" ? kCodecCarIndexSorted : kCodecCarMultihashIndexSorted;
-  RETURN_IF_ERROR(WriteCarIndex(*index, codec, Identities::kLeaveOut, sink));
+  RETURN_IF_ERROR(WriteCarIndex(*index, codec,
+                                o.identities ? Identities::kInclude : Identities::kLeaveOut, sink));
   return output->Finish();
 }
 
 int RunIndex(const Context& context, const Options& o) {
   if (o.output.empty() && StdoutIsTerminal()) {
-    return UsageError("an index is no text for a terminal: use -o FILE, or send stdout to a file or program");
+    return UsageError(
+        "an index is no text for a terminal: use -o FILE, or send stdout to a file or program");
   }
   const absl::Status status = WriteIndex(context, o);
   return status.ok() ? int{kExitOk} : FailFile("index", o.file, status);
@@ -308,10 +336,14 @@ int RunCarGet(const Context& context, const Options& o) {
       if (!more) return absl::OkStatus();
       progress.Update(0, 0, "", car->reader->position(), car->header().payload_size);
       if (!(section.cid.hash == cid->hash())) continue;
-      Bytes data(section.data_size);  // at most CarOptions::section_bytes_max, and wholly inside the file
-      RETURN_IF_ERROR(car->file->Read(car->header().payload_offset + section.offset + section.head_size, data.size(), data.data()));
+      Bytes data(
+          section.data_size);  // at most CarOptions::section_bytes_max, and wholly inside the file
+      RETURN_IF_ERROR(
+          car->file->Read(car->header().payload_offset + section.offset + section.head_size,
+                          data.size(), data.data()));
       if (VerifyBlock(cid->hash(), data) == HashCheck::kMismatch) {
-        return DataLoss("the bytes at payload byte {} do not match {}", section.offset, cid->ToText());
+        return DataLoss("the bytes at payload byte {} do not match {}", section.offset,
+                        cid->ToText());
       }
       found = true;
       ASSIGN_OR_RETURN(const std::unique_ptr<Output> output, Output::Open(o.output));
@@ -327,7 +359,8 @@ int RunCarGet(const Context& context, const Options& o) {
 
 absl::Status Create(const Context& context, const Options& o, Cid& root, PackStats& stats) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Output> output, Output::Open(o.file));
-  if (!output->is_file()) return InvalidArgument("the CAR must go to a file: its header is written last");
+  if (!output->is_file())
+    return InvalidArgument("the CAR must go to a file: its header is written last");
   // The root is known at the end; its header is as long as that of any other CID of the same kind.
   ASSIGN_OR_RETURN(const Cid placeholder, Cid::Of(kCodecRaw, kSha2_256, Span()));
   const size_t header_size = EncodeCarHeader({placeholder}).size();
@@ -361,7 +394,8 @@ int RunCreate(const Context& context, const Options& o) {
   }
   Print(root.ToText() + "\n");
   if (!context.quiet) {
-    Complain(fmt::format("{} files, {} in {} blocks", stats.files, HumanBytes(stats.file_bytes), stats.blocks));
+    Complain(fmt::format("{}, {} in {}", Count(stats.files, "file"), HumanBytes(stats.file_bytes),
+                         Count(stats.blocks, "block")));
   }
   return kExitOk;
 }
@@ -369,35 +403,54 @@ int RunCreate(const Context& context, const Options& o) {
 }  // namespace
 
 void DefineCarCommands(CLI::App& app, Context& context) {
-  CLI::App* car = app.add_subcommand("car", "Look into CAR files and make them; needs no repository");
+  CLI::App* car =
+      app.add_subcommand("car", "Look into CAR files and make them; needs no repository");
   car->require_subcommand(1);
   const auto define = [&](const char* name, const char* help, const char* file_help,
                           int (*run)(const Context&, const Options&)) {
     auto o = std::make_shared<Options>();
     CLI::App* command = car->add_subcommand(name, help);
-    command->add_option("FILE", o->file, file_help)->required();
-    command->callback([&context, o, run] { context.command = [&context, o, run] { return run(context, *o); }; });
+    command->add_option("FILE", o->file, file_help)->required()->type_name("");
+    command->callback(
+        [&context, o, run] { context.command = [&context, o, run] { return run(context, *o); }; });
     return std::pair(command, o);
   };
   const char* const kFile = "CAR file, version 1 or 2";
-  define("inspect", "Version, roots, counts of blocks by codec and hash, sizes, index, padding", kFile, RunInspect);
+  define("inspect", "Version, roots, counts of blocks by codec and hash, sizes, index, padding",
+         kFile, RunInspect);
   define("ls", "Every block: CID, place of its bytes in the file, size", kFile, RunList);
   define("root", "The roots, one a line", kFile, RunRoot);
-  define("verify", "Hash every block, and check the index of a CARv2; exit code 1 if anything is wrong", kFile, RunCarVerify);
+  define("verify",
+         "Hash every block, and check the index of a CARv2; exit code 1 if anything is wrong",
+         kFile, RunCarVerify);
 
-  const auto [index, index_options] = define("index", "Write the index of a CAR as CARv2 files carry it", kFile, RunIndex);
-  index->add_option("--codec", index_options->codec, "0x0400 IndexSorted, 0x0401 MultihashIndexSorted (default: 0x0401)")
-      ->check(CLI::IsMember({"0x0400", "0x0401"}));
+  const auto [index, index_options] =
+      define("index", "Write the index of a CAR as CARv2 files carry it", kFile, RunIndex);
+  index
+      ->add_option("--codec", index_options->codec,
+                   "0x0400 IndexSorted, 0x0401 MultihashIndexSorted (default: 0x0401)")
+      ->check(CLI::IsMember({"0x0400", "0x0401"}).description(""))
+      ->type_name("CODEC");
   index->add_flag("--wrap", index_options->wrap, "Write a whole CARv2: header, payload, index");
-  index->add_option("-o,--output", index_options->output, "File to write (default: stdout)");
+  index->add_flag("--identities", index_options->identities,
+                  "List identity CIDs too, which mark a CARv2 as fully indexed");
+  index->add_option("-o,--output", index_options->output, "File to write (default: stdout)")
+      ->type_name("FILE");
   index->footer("Example:\n  dagstore car index --wrap chain.car -o chain-v2.car\n");
 
-  const auto [get, get_options] = define("get", "The bytes of one block, checked against its CID", kFile, RunCarGet);
-  get->add_option("CID", get_options->cid, "CID of the block")->required();
-  get->add_option("-o,--output", get_options->output, "File to write (default: stdout)");
+  const auto [get, get_options] =
+      define("get", "The bytes of one block, checked against its CID", kFile, RunCarGet);
+  get->add_option("CID", get_options->cid, "CID of the block")->required()->type_name("");
+  get->add_option("-o,--output", get_options->output, "File to write (default: stdout)")
+      ->type_name("FILE");
 
-  const auto [create, create_options] = define("create", "Pack files and folders as UnixFS; prints the root", "CAR to write", RunCreate);
-  create->add_option("INPUT", create_options->inputs, "Files and folders; several get a folder around them")->required();
+  const auto [create, create_options] = define(
+      "create", "Pack files and folders as UnixFS; prints the root", "CAR to write", RunCreate);
+  create
+      ->add_option("INPUT", create_options->inputs,
+                   "Files and folders; several get a folder around them")
+      ->required()
+      ->type_name("");
   create->footer("Example:\n  dagstore car create photos.car photos/\n");
 }
 

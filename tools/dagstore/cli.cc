@@ -22,9 +22,11 @@ namespace {
 // What a person can do about it; empty if nothing is known.
 std::string_view HintFor(const absl::Status& status) {
   const std::string_view message = Message(status);
-  const auto says = [&](std::string_view words) { return message.find(words) != std::string_view::npos; };
-  if (says("another process has the repository open")) return "wait until the other dagstore command has ended";
-  if (says("is no dagstore repository")) return "choose another folder with --repo";
+  const auto says = [&](std::string_view words) {
+    return message.find(words) != std::string_view::npos;
+  };
+  if (says("another process has the repository open"))
+    return "wait until the other dagstore command has ended";
   if (status.code() == absl::StatusCode::kResourceExhausted && says("Too many open files")) {
     return "raise the limit of open files (ulimit -n)";
   }
@@ -37,7 +39,8 @@ void Complain(std::string_view line) { fmt::print(stderr, "dagstore: {}\n", Line
 
 int Fail(std::string_view what, const absl::Status& status) {
   std::string line = fmt::format("{}: {}", what, Message(status));
-  if (const std::string_view hint = HintFor(status); !hint.empty()) line += fmt::format(" ({})", hint);
+  if (const std::string_view hint = HintFor(status); !hint.empty())
+    line += fmt::format(" ({})", hint);
   Complain(line);
   return absl::IsNotFound(status) ? kExitNotFound : kExitFailed;
 }
@@ -49,7 +52,9 @@ int UsageError(std::string_view what) {
 
 int Worse(int a, int b) {
   // A failure hides that something else was not found; not found hides success.
-  const auto rank = [](int code) { return code == kExitOk ? 0 : code == kExitNotFound ? 1 : code == kExitUsage ? 3 : 2; };
+  const auto rank = [](int code) {
+    return code == kExitOk ? 0 : code == kExitNotFound ? 1 : code == kExitUsage ? 3 : 2;
+  };
   return rank(a) >= rank(b) ? a : b;
 }
 
@@ -57,22 +62,27 @@ int Worse(int a, int b) {
 
 MountRegistry Mounts() { return DefaultMounts(FileMountConfig()); }
 
-int WithStore(const Context& context, OpenMode mode, Options options, absl::FunctionRef<int(DagStore&)> use) {
+int WithStore(const Context& context, OpenMode mode, Options options,
+              absl::FunctionRef<int(DagStore&)> use) {
   if (context.repo.empty()) {
-    return UsageError("no repository is named: use --repo DIR, or set DAGSTORE_REPO (or HOME for ~/.dagstore)");
+    return UsageError(
+        "no repository is named: use --repo DIR, or set DAGSTORE_REPO (or HOME for ~/.dagstore)");
   }
   if (mode == OpenMode::kExisting) {
     const absl::Status marker = Io::Posix().Stat(context.repo + "/DAGSTORE").status();
     // A folder of something else is for the store to explain.
-    if (absl::IsNotFound(marker) && Io::Posix().List(context.repo).value_or(std::vector<std::string>()).empty()) {
-      Complain(fmt::format("no repository at {}: add a CAR with `dagstore add`, or choose another with --repo",
-                           context.repo));
+    if (absl::IsNotFound(marker) &&
+        Io::Posix().List(context.repo).value_or(std::vector<std::string>()).empty()) {
+      Complain(fmt::format(
+          "no repository at {}: add a CAR with `dagstore add`, or choose another with --repo",
+          context.repo));
       return kExitFailed;  // not kExitNotFound: that answers a question about a shard or a CID
     }
   }
   options.dir = context.repo;
   options.mounts = std::make_shared<const MountRegistry>(Mounts());
-  options.recover_on_start = RecoverOnStart::kNever;  // `dagstore recover` is how a person asks for it
+  options.recover_on_start =
+      RecoverOnStart::kNever;  // `dagstore recover` is how a person asks for it
   absl::StatusOr<std::unique_ptr<DagStore>> store = DagStore::Open(std::move(options));
   if (!store.ok()) {
     Fail(fmt::format("open repository {}", context.repo), store.status());
@@ -109,7 +119,8 @@ void SetUpProcess() {
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second one is not ours
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
-  // A reader that went away (`| head`) is an error of a write, so that the store is closed in order.
+  // A reader that went away (`| head`) is an error of a write, so that the store is closed in
+  // order.
   struct sigaction ignore = {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, nullptr);
@@ -141,13 +152,15 @@ bool Print(std::string_view text) { return WriteStdout(text); }
 
 bool PrintLine(const nlohmann::ordered_json& line) {
   // Keys are bytes and may be no UTF-8, which JSON cannot hold.
-  return WriteStdout(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  return WriteStdout(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) +
+                     "\n");
 }
 
 int FinishOutput() {
   if (g_output_error == 0 && fflush(stdout) != 0) g_output_error = errno;
   if (g_output_error == 0) return kExitOk;
-  if (g_output_error != EPIPE) Complain(fmt::format("write to stdout: {}", strerror(g_output_error)));
+  if (g_output_error != EPIPE)
+    Complain(fmt::format("write to stdout: {}", strerror(g_output_error)));
   return kExitFailed;
 }
 
@@ -167,13 +180,18 @@ std::string LineText(std::string_view bytes) {
 }
 
 size_t TextWidth(std::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
 }
 
 std::string PadRight(std::string_view text, size_t width) {
   std::string out(text);
   if (const size_t have = TextWidth(text); have < width) out.append(width - have, ' ');
   return out;
+}
+
+std::string Count(uint64_t n, std::string_view noun) {
+  return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
 }
 
 std::string HumanBytes(uint64_t bytes) {
@@ -195,7 +213,8 @@ absl::StatusOr<std::unique_ptr<Output>> Output::Open(const std::string& path) {
   if (path.empty() || path == "-") return output;
   const absl::StatusOr<FileStat> there = Io::Posix().Stat(path);
   if (there.ok() && !there->is_regular) {
-    return InvalidArgument("{} is not a regular file: redirect stdout to it instead of using -o", path);
+    return InvalidArgument("{} is not a regular file: redirect stdout to it instead of using -o",
+                           path);
   }
   const size_t slash = path.rfind('/');
   output->path_ = path;
@@ -228,7 +247,8 @@ absl::Status Output::Finish() {
   RETURN_IF_ERROR(file_->Sync());
   RETURN_IF_ERROR(file_->Close());
   // The store's own files are for their owner alone; this one is the user's.
-  if (chmod(temp_path_.c_str(), 0666 & ~g_umask) != 0) return ErrnoStatus(errno, fmt::format("chmod {}", temp_path_));
+  if (chmod(temp_path_.c_str(), 0666 & ~g_umask) != 0)
+    return ErrnoStatus(errno, fmt::format("chmod {}", temp_path_));
   RETURN_IF_ERROR(Io::Posix().Rename(temp_path_, path_));
   file_.reset();
   return Io::Posix().SyncDir(dir_);
@@ -256,26 +276,32 @@ size_t TerminalColumns() {
 }  // namespace
 
 Progress::Progress(const Context& context, std::string verb)
-    : enabled_(!context.quiet && isatty(STDERR_FILENO) == 1), verb_(std::move(verb)), started_(Clock::Real().Now()) {}
+    : enabled_(!context.quiet && isatty(STDERR_FILENO) == 1),
+      verb_(std::move(verb)),
+      started_(Clock::Real().Now()) {}
 
-void Progress::Update(uint64_t done, uint64_t total, std::string_view unit, uint64_t bytes_done, uint64_t bytes_total) {
+void Progress::Update(uint64_t done, uint64_t total, std::string_view unit, uint64_t bytes_done,
+                      uint64_t bytes_total) {
   if (!enabled_) return;
   const MonotonicNanos now = Clock::Real().Now();
   if (now - std::max(drawn_, started_) < kRedraw) return;
   drawn_ = now;
   visible_ = true;
 
-  const double share = std::min(1.0, bytes_total != 0 ? static_cast<double>(bytes_done) / static_cast<double>(bytes_total)
-                                     : total != 0     ? static_cast<double>(done) / static_cast<double>(total)
-                                                      : 0.0);
+  const double share = std::min(
+      1.0, bytes_total != 0 ? static_cast<double>(bytes_done) / static_cast<double>(bytes_total)
+           : total != 0     ? static_cast<double>(done) / static_cast<double>(total)
+                            : 0.0);
   const double seconds = static_cast<double>(now - started_) / 1e9;
   std::string tail = fmt::format(" {:3.0f}%", share * 100);
   if (total != 0) tail += fmt::format("  {}/{} {}", done, total, unit);
   if (bytes_total != 0) {
-    tail += fmt::format("  {}  {}/s", HumanBytes(bytes_done),
-                        HumanBytes(static_cast<uint64_t>(static_cast<double>(bytes_done) / seconds)));
+    tail +=
+        fmt::format("  {}  {}/s", HumanBytes(bytes_done),
+                    HumanBytes(static_cast<uint64_t>(static_cast<double>(bytes_done) / seconds)));
   }
-  if (share > 0.01 && share < 1) tail += fmt::format("  ETA {}", ShortDuration(seconds / share * (1 - share)));
+  if (share > 0.01 && share < 1)
+    tail += fmt::format("  ETA {}", ShortDuration(seconds / share * (1 - share)));
 
   constexpr size_t kBarMax = 30;
   const size_t columns = TerminalColumns();

@@ -1,7 +1,7 @@
 // What the groups of commands share: the store, output, progress, exit codes.
 //
-// Data goes to stdout, everything else to stderr. An error is one line: what failed, the cause, and a hint if there is
-// one. Exceptions of the command line parser stay in main.cc.
+// Data goes to stdout, everything else to stderr. An error is one line: what failed, the cause, and
+// a hint if there is one. Exceptions of the command line parser stay in main.cc.
 #pragma once
 
 #include <absl/functional/function_ref.h>
@@ -41,14 +41,16 @@ struct Context {
 // One function for each file of commands; main() calls all of them.
 void DefineRepositoryCommands(CLI::App& app, Context& context);  // ls, info, stats
 void DefineAddCommand(CLI::App& app, Context& context);
-void DefineBlockCommands(CLI::App& app, Context& context);       // get, has, size, find, cat, export, dag, tree
-void DefineManageCommands(CLI::App& app, Context& context);      // rm, recover, gc
-void DefineHealthCommands(CLI::App& app, Context& context);      // verify, fsck, rebuild
-void DefineCarCommands(CLI::App& app, Context& context);         // car ...
+void DefineBlockCommands(CLI::App& app,
+                         Context& context);  // get, has, size, find, cat, export, dag, tree
+void DefineManageCommands(CLI::App& app, Context& context);  // rm, recover, gc
+void DefineHealthCommands(CLI::App& app, Context& context);  // verify, fsck, rebuild
+void DefineCarCommands(CLI::App& app, Context& context);     // car ...
 
 // ---- Errors ----
 
-// Prints "dagstore: <what>: <cause>" and gives the exit code: NotFound is kExitNotFound, the rest kExitFailed.
+// Prints "dagstore: <what>: <cause>" and gives the exit code: NotFound is kExitNotFound, the rest
+// kExitFailed.
 int Fail(std::string_view what, const absl::Status& status);
 // Prints the line, and gives kExitUsage.
 int UsageError(std::string_view what);
@@ -64,7 +66,8 @@ enum class OpenMode : uint8_t { kExisting, kCreate };
 MountRegistry Mounts();
 
 // Opens the repository, runs `use`, closes. Only kCreate makes one.
-int WithStore(const Context& context, OpenMode mode, Options options, absl::FunctionRef<int(DagStore&)> use);
+int WithStore(const Context& context, OpenMode mode, Options options,
+              absl::FunctionRef<int(DagStore&)> use);
 int WithStore(const Context& context, absl::FunctionRef<int(DagStore&)> use);
 
 // ---- Interrupts ----
@@ -87,10 +90,12 @@ bool StdoutIsTerminal();
 std::string LineText(std::string_view bytes);
 std::string PadRight(std::string_view text, size_t width);  // in characters, not bytes
 size_t TextWidth(std::string_view text);
-std::string HumanBytes(uint64_t bytes);  // "1.2 MiB"
-std::string TimeText(absl::Time time);   // UTC, to the second; "-" for the epoch
+std::string HumanBytes(uint64_t bytes);                // "1.2 MiB"
+std::string Count(uint64_t n, std::string_view noun);  // "1 block", "2 blocks"
+std::string TimeText(absl::Time time);                 // UTC, to the second; "-" for the epoch
 
-// Where data of a command goes: stdout, or a file that appears whole under its name once Finish() says so.
+// Where data of a command goes: stdout, or a file that appears whole under its name once Finish()
+// says so.
 class Output {
  public:
   // `path` empty or "-": stdout.
@@ -111,14 +116,16 @@ class Output {
   uint64_t bytes_ = 0;
 };
 
-// A line on stderr that is drawn again and again, on a terminal, unless --quiet. One thread at a time.
+// A line on stderr that is drawn again and again, on a terminal, unless --quiet. One thread at a
+// time.
 class Progress {
  public:
   Progress(const Context& context, std::string verb);
   ~Progress() { Clear(); }
 
   // `done` of `total` units, called `unit`; bytes may be 0 of 0.
-  void Update(uint64_t done, uint64_t total, std::string_view unit, uint64_t bytes_done = 0, uint64_t bytes_total = 0);
+  void Update(uint64_t done, uint64_t total, std::string_view unit, uint64_t bytes_done = 0,
+              uint64_t bytes_total = 0);
   // Takes the line away, so that something else can be printed.
   void Clear();
 

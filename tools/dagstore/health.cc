@@ -1,12 +1,12 @@
-// `dagstore verify`, `fsck`, `rebuild`: is everything still as it was added, and what can be done if not.
-#include <absl/synchronization/mutex.h>
-
+// `dagstore verify`, `fsck`, `rebuild`: is everything still as it was added, and what can be done
+// if not.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/mutex.h"
 #include "dagstore/fsck.h"
 #include "dagstore/scrub.h"
 #include "tools/dagstore/cli.h"
@@ -26,23 +26,31 @@ struct VerifyOptions {
 // Verifies shards side by side; lines are printed as they come.
 class Verifier {
  public:
-  Verifier(const Context& context, const VerifyOptions& options, DagStore& store, std::vector<std::string> keys)
-      : context_(context), options_(options), store_(store), keys_(std::move(keys)), progress_(context, "verifying") {
+  Verifier(const Context& context, const VerifyOptions& options, DagStore& store,
+           std::vector<std::string> keys)
+      : context_(context),
+        options_(options),
+        store_(store),
+        keys_(std::move(keys)),
+        progress_(context, "verifying") {
     for (const std::string& key : keys_) {
-      if (const auto record = store_.lookup().ReadRecord(key); record.ok()) bytes_total_ += record->source_size;
+      if (const auto record = store_.lookup().ReadRecord(key); record.ok())
+        bytes_total_ += record->source_size;
     }
   }
 
   int Run() {
     const size_t cores = std::max(1u, std::thread::hardware_concurrency());
-    const size_t jobs = std::min(options_.jobs != 0 ? static_cast<size_t>(options_.jobs) : cores, std::max<size_t>(keys_.size(), 1));
+    const size_t jobs = std::min(options_.jobs != 0 ? static_cast<size_t>(options_.jobs) : cores,
+                                 std::max<size_t>(keys_.size(), 1));
     std::vector<std::thread> threads;
     for (size_t i = 1; i < jobs; ++i) threads.emplace_back([this] { Work(); });
     Work();
     for (std::thread& thread : threads) thread.join();
+    const MutexLock lock(mu_);
     progress_.Clear();
     if (!context_.quiet) {
-      std::string line = fmt::format("{} of {} shards are sound", sound_, keys_.size());
+      std::string line = fmt::format("{} of {} sound", sound_, Count(keys_.size(), "shard"));
       if (bad_ != 0) line += fmt::format(", {} bad", bad_);
       if (repaired_ != 0) line += fmt::format(" ({} repaired)", repaired_);
       if (Interrupted().cancelled()) line += ", stopped";
@@ -63,13 +71,15 @@ class Verifier {
   void Verify(const std::string& key) {
     const absl::StatusOr<ShardRecord> record = store_.lookup().ReadRecord(key);
     const bool was_errored = record.ok() && record->state == ShardState::kErrored;
-    if (was_errored && options_.repair) return Recover(key, ScrubReport(), Cause(*record), /*by_store=*/false);
+    if (was_errored && options_.repair)
+      return Recover(key, ScrubReport(), Cause(*record), /*by_store=*/false);
+    if (was_errored) return Unreadable(key, Cause(*record));
     absl::StatusOr<Accessor> accessor = store_.AcquireShardSync(key);
     if (!accessor.ok()) return Unreadable(key, accessor.status());
     uint64_t counted = 0;
     const absl::StatusOr<ScrubReport> report =
         VerifyShard(*accessor, InterruptibleWork(), [&](uint64_t done, uint64_t) {
-          absl::MutexLock lock(&mu_);
+          const MutexLock lock(mu_);
           bytes_done_ += done - counted;
           counted = done;
           progress_.Update(done_, keys_.size(), "shards", bytes_done_, bytes_total_);
@@ -79,15 +89,17 @@ class Verifier {
       return;
     }
     if (report->sound()) {
-      absl::MutexLock lock(&mu_);
+      const MutexLock lock(mu_);
       ++sound_;
       return Print(key, "ok", *report, absl::OkStatus());
     }
     accessor->ReportDamage(report->status, report->damage);
     accessor->Close();
-    // A damaged index is built again by the store; damaged data only when asked, because the source has to be mended.
-    if (options_.repair || report->damage == Damage::kIndex) return Recover(key, *report, report->status, report->damage == Damage::kIndex);
-    absl::MutexLock lock(&mu_);
+    // A damaged index is built again by the store; damaged data only when asked, because the source
+    // has to be mended.
+    if (options_.repair || report->damage == Damage::kIndex)
+      return Recover(key, *report, report->status, report->damage == Damage::kIndex);
+    const MutexLock lock(mu_);
     ++bad_;
     code_ = Worse(code_, kExitFailed);
     Print(key, "bad", *report, report->status);
@@ -97,29 +109,36 @@ class Verifier {
     return MakeStatus(static_cast<absl::StatusCode>(record.error_code), record.error);
   }
 
-  // Builds the index again, which hashes every block, or waits for the store, which is at it already.
-  void Recover(const std::string& key, const ScrubReport& report, const absl::Status& cause, bool by_store) {
+  // Builds the index again, which hashes every block, or waits for the store, which is at it
+  // already.
+  void Recover(const std::string& key, const ScrubReport& report, const absl::Status& cause,
+               bool by_store) {
     absl::Status status = store_.RecoverShardSync(key);
-    if (by_store && absl::IsFailedPrecondition(status)) status = store_.AcquireShardSync(key).status();
-    absl::MutexLock lock(&mu_);
+    if (by_store && absl::IsFailedPrecondition(status))
+      status = store_.AcquireShardSync(key).status();
+    const MutexLock lock(mu_);
     ++bad_;
     if (status.ok()) {
       ++repaired_;
-      return Print(key, "repaired", report, cause);
+      ScrubReport mended = report;
+      if (const auto record = store_.lookup().ReadRecord(key); record.ok())
+        mended.blocks = record->blocks;
+      return Print(key, "repaired", mended, cause);
     }
     code_ = Worse(code_, kExitFailed);
     Print(key, "bad", report, status);
   }
 
   void Unreadable(const std::string& key, const absl::Status& status) {
-    absl::MutexLock lock(&mu_);
-    code_ = Worse(code_, absl::IsNotFound(store_.lookup().ReadRecord(key).status()) ? kExitNotFound : kExitFailed);
+    const MutexLock lock(mu_);
+    code_ = Worse(code_, absl::IsNotFound(store_.lookup().ReadRecord(key).status()) ? kExitNotFound
+                                                                                    : kExitFailed);
     ++bad_;
     Print(key, "bad", ScrubReport(), status);
   }
 
-  void Print(const std::string& key, std::string_view verdict, const ScrubReport& report, const absl::Status& cause)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  void Print(const std::string& key, std::string_view verdict, const ScrubReport& report,
+             const absl::Status& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     ++done_;
     progress_.Clear();
     if (context_.json) {
@@ -131,18 +150,22 @@ class Verifier {
                    {"unverifiable_blocks", report.unverifiable_blocks}};
       if (!cause.ok()) line["cause"] = ToString(cause);
       for (const ScrubFinding& finding : report.findings) {
-        line["findings"].push_back({{"offset", finding.offset}, {"cid", finding.cid}, {"what", finding.what}});
+        line["findings"].push_back(
+            {{"offset", finding.offset}, {"cid", finding.cid}, {"what", finding.what}});
       }
       PrintLine(line);
       return;
     }
-    std::string line = fmt::format("{:<8}  {}  {} blocks", verdict, LineText(key), report.blocks);
+    std::string line =
+        fmt::format("{:<8}  {}  {}", verdict, LineText(key), Count(report.blocks, "block"));
     if (report.bad_blocks != 0) line += fmt::format(", {} bad", report.bad_blocks);
-    if (report.unverifiable_blocks != 0) line += fmt::format(", {} of unknown hash functions", report.unverifiable_blocks);
+    if (report.unverifiable_blocks != 0)
+      line += fmt::format(", {} of unknown hash functions", report.unverifiable_blocks);
     if (!cause.ok()) line += fmt::format("  {}", LineText(Message(cause)));
     cli::Print(line + "\n");
     for (const ScrubFinding& finding : report.findings) {
-      cli::Print(fmt::format("          payload byte {}: {}: {}\n", finding.offset, finding.cid, finding.what));
+      cli::Print(fmt::format("          payload byte {}: {}: {}\n", finding.offset, finding.cid,
+                             finding.what));
     }
   }
 
@@ -150,17 +173,22 @@ class Verifier {
   const VerifyOptions& options_;
   DagStore& store_;
   const std::vector<std::string> keys_;
+  uint64_t bytes_total_ = 0;  // constant once Run begins
   std::atomic<size_t> next_{0};
 
-  absl::Mutex mu_;
-  Progress progress_;
-  uint64_t bytes_done_ = 0, bytes_total_ = 0;
-  uint64_t done_ = 0, sound_ = 0, bad_ = 0, repaired_ = 0;
-  int code_ = kExitOk;
+  Mutex mu_;
+  Progress progress_ ABSL_GUARDED_BY(mu_);
+  uint64_t bytes_done_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t done_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t sound_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t bad_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t repaired_ ABSL_GUARDED_BY(mu_) = 0;
+  int code_ ABSL_GUARDED_BY(mu_) = kExitOk;
 };
 
 int RunVerify(const Context& context, const VerifyOptions& options) {
-  if (options.all != options.keys.empty()) return UsageError("verify: name shards by KEY, or all of them by --all");
+  if (options.all != options.keys.empty())
+    return UsageError("verify: name shards by KEY, or all of them by --all");
   return WithStore(context, [&](DagStore& store) {
     std::vector<std::string> keys = options.keys;
     ListShardsOptions list;
@@ -186,12 +214,14 @@ int RunFsck(const Context& context) {
           lookups |= problem.part == FsckPart::kLookup;
           indexes |= problem.part == FsckPart::kIndex;
           if (context.json) {
-            Json line = {{"part", FsckPartName(problem.part)}, {"problem", ToString(problem.status)}};
+            Json line = {{"part", FsckPartName(problem.part)},
+                         {"problem", ToString(problem.status)}};
             if (!problem.key.empty()) line["key"] = problem.key.bytes();
             PrintLine(line);
           } else {
-            Print(fmt::format("{:<10}  {}{}{}\n", FsckPartName(problem.part), LineText(problem.key.bytes()),
-                              problem.key.empty() ? "" : "  ", LineText(Message(problem.status))));
+            Print(fmt::format("{:<10}  {}{}{}\n", FsckPartName(problem.part),
+                              LineText(problem.key.bytes()), problem.key.empty() ? "" : "  ",
+                              LineText(Message(problem.status))));
           }
         },
         [&](uint64_t done, uint64_t total) { progress.Update(done, total, "shards"); });
@@ -211,13 +241,21 @@ int RunFsck(const Context& context) {
                  {"orphans", report->orphans},
                  {"problems", report->problems}});
     } else if (!context.quiet) {
-      Print(fmt::format("{} shards, {} indexes, {} entries, {} roots, {} manifests checked: {}\n", report->shards,
-                        report->indexes, report->entries, report->roots, report->manifests,
-                        report->problems == 0 ? "sound" : fmt::format("{} problems", report->problems)));
-      if (report->errored != 0) Complain(fmt::format("{} shards are Errored: see `dagstore ls --state errored`", report->errored));
-      if (report->orphans != 0) Complain(fmt::format("{} orphan indexes: `dagstore gc` removes them", report->orphans));
+      Print(fmt::format("{}, {} entries, {}, {} checked: {}\n", Count(report->shards, "shard"),
+                        report->entries, Count(report->roots, "root"),
+                        Count(report->manifests, "manifest"),
+                        report->problems == 0 ? "sound" : Count(report->problems, "problem")));
+      if (report->errored != 0) {
+        Complain(fmt::format("{} Errored: see `dagstore ls --state errored`",
+                             Count(report->errored, "shard")));
+      }
+      if (report->orphans != 0) {
+        Complain(fmt::format("{} orphaned: `dagstore gc` removes what no shard owns",
+                             Count(report->orphans, "file")));
+      }
       if (lookups) Complain("`dagstore rebuild` makes the lookups again");
-      if (indexes) Complain("`dagstore verify --all` builds indexes again that are damaged or missing");
+      if (indexes)
+        Complain("`dagstore verify --all` builds indexes again that are damaged or missing");
     }
     return int{report->problems == 0 ? kExitOk : kExitFailed};
   });
@@ -236,8 +274,10 @@ int RunRebuild(const Context& context) {
       }
       const absl::StatusOr<StoreStats> stats = store.Stats();
       if (!stats.ok()) return Fail("rebuild", stats.status());
-      progress.Update(stats->shards - std::min(stats->shards, stats->top.awaited), stats->shards, "shards");
-      const absl::Status ready = store.AwaitLookups(Deadline::After(Clock::Real(), absl::Milliseconds(100)));
+      progress.Update(stats->shards - std::min(stats->shards, stats->top.awaited), stats->shards,
+                      "shards");
+      const absl::Status ready =
+          store.AwaitLookups(Deadline::After(Clock::Real(), absl::Milliseconds(100)));
       if (absl::IsDeadlineExceeded(ready)) continue;
       if (!ready.ok()) return Fail("rebuild", ready);
       break;
@@ -248,7 +288,7 @@ int RunRebuild(const Context& context) {
     if (context.json) {
       PrintLine({{"shards", stats->shards}, {"entries", stats->top.entries}});
     } else {
-      Print(fmt::format("{} shards, {} entries\n", stats->shards, stats->top.entries));
+      Print(fmt::format("{}, {} entries\n", Count(stats->shards, "shard"), stats->top.entries));
     }
     return int{kExitOk};
   });
@@ -258,21 +298,30 @@ int RunRebuild(const Context& context) {
 
 void DefineHealthCommands(CLI::App& app, Context& context) {
   auto o = std::make_shared<VerifyOptions>();
-  CLI::App* verify = app.add_subcommand("verify", "Read every byte of shards again, hash every block, compare with the index");
-  verify->add_option("KEY", o->keys, "Keys of shards");
+  CLI::App* verify = app.add_subcommand(
+      "verify", "Read every byte of shards again, hash every block, compare with the index");
+  verify->add_option("KEY", o->keys, "Keys of shards")->type_name("");
   verify->add_flag("--all", o->all, "Every shard");
-  verify->add_flag("--repair", o->repair, "Recover shards that are bad: needs their source to be mended");
-  verify->add_option("--jobs", o->jobs, "Shards read side by side (default: one per core)")->check(CLI::Range(1, 1024));
+  verify->add_flag("--repair", o->repair,
+                   "Recover shards that are bad: needs their source to be mended");
+  verify->add_option("--jobs", o->jobs, "Shards read side by side (default: one per core)")
+      ->check(CLI::Range(1, 1024).description(""))
+      ->type_name("N");
   verify->footer(
-      "A shard with bad bytes becomes Errored: its blocks are served from other shards, if they are there.\n"
-      "Mend or fetch the CAR again, then `dagstore recover KEY`. Exit code 1 if any shard was bad.\n");
-  verify->callback([&context, o] { context.command = [&context, o] { return RunVerify(context, *o); }; });
+      "A shard with bad bytes becomes Errored: its blocks are served from other shards, if they "
+      "are there.\n"
+      "Mend or fetch the CAR again, then `dagstore recover KEY`. Exit code 1 if any shard was "
+      "bad.\n");
+  verify->callback(
+      [&context, o] { context.command = [&context, o] { return RunVerify(context, *o); }; });
 
-  CLI::App* fsck = app.add_subcommand("fsck", "Check the repository itself: records, indexes, lookups, roots, manifests");
+  CLI::App* fsck = app.add_subcommand(
+      "fsck", "Check the repository itself: records, indexes, lookups, roots, manifests");
   fsck->footer("Reads no CAR: that is `dagstore verify`. Exit code 1 if there is any problem.\n");
   fsck->callback([&context] { context.command = [&context] { return RunFsck(context); }; });
 
-  CLI::App* rebuild = app.add_subcommand("rebuild", "Make the lookups by CID again from the indexes of the shards");
+  CLI::App* rebuild =
+      app.add_subcommand("rebuild", "Make the lookups by CID again from the indexes of the shards");
   rebuild->callback([&context] { context.command = [&context] { return RunRebuild(context); }; });
 }
 

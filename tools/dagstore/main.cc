@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "tools/bench/bench.h"
 #include "tools/dagstore/cli.h"
 
 namespace dagstore::cli {
@@ -10,7 +11,8 @@ namespace {
 
 std::string DefaultRepository() {
   if (const char* repo = getenv("DAGSTORE_REPO"); repo != nullptr && *repo != '\0') return repo;
-  if (const char* home = getenv("HOME"); home != nullptr && *home != '\0') return std::string(home) + "/.dagstore";
+  if (const char* home = getenv("HOME"); home != nullptr && *home != '\0')
+    return std::string(home) + "/.dagstore";
   return {};
 }
 
@@ -19,7 +21,8 @@ int Main(int argc, char** argv) {
   context.repo = DefaultRepository();
   CLI::App app("Many CAR files, one verified block store.", "dagstore");
   app.set_version_flag("--version", std::string("dagstore ") + DAGSTORE_VERSION);
-  app.add_option("--repo", context.repo, "Folder of the repository (default: $DAGSTORE_REPO, else ~/.dagstore)")
+  app.add_option("--repo", context.repo,
+                 "Folder of the repository (default: $DAGSTORE_REPO, else ~/.dagstore)")
       ->type_name("DIR");
   app.add_flag("--json", context.json, "Data as JSON, one object a line");
   app.add_flag("--quiet", context.quiet, "No progress and no summaries on stderr");
@@ -39,20 +42,33 @@ int Main(int argc, char** argv) {
   DefineManageCommands(app, context);
   DefineHealthCommands(app, context);
   DefineCarCommands(app, context);
+  CLI::App* bench =
+      app.add_subcommand("bench", "Repeatable benchmarks: [NAME...] [--quick] [--dir D]");
+  bench->prefix_command()->fallthrough(false);  // its arguments are its own
+  bench->callback(
+      [&context, bench] { context.command = [bench] { return RunBench(bench->remaining()); }; });
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    return UsageError(fmt::format("{} (see `dagstore{} --help`)", error.what(), [&] {
-      std::string names;
-      for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
-        at = at->get_subcommands().front();
-        names += " " + at->get_name();
-      }
-      return names;
-    }()));
+    if (argc == 1) {
+      fmt::print(stderr, "{}", app.help());
+      return kExitUsage;
+    }
+    const CLI::App* at = &app;
+    std::string names = "dagstore";
+    while (!at->get_subcommands().empty()) {
+      at = at->get_subcommands().front();
+      names += " " + at->get_name();
+    }
+    std::string what = error.what();
+    if (const std::vector<std::string> rest = app.remaining(/*recurse=*/true);
+        !rest.empty() && !at->get_subcommands({}).empty()) {
+      what = fmt::format("no command \"{}\"", rest.front());
+    }
+    return UsageError(fmt::format("{} (see `{} --help`)", what, names));
   }
   SetUpProcess();
   const int code = context.command();

@@ -12,10 +12,12 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kRequestsMax = 256;  // under way at a time
 
-// Sends one request for each key, and calls `done` for each answer as it comes. False if it was interrupted.
-bool ForEachKey(const Context& context, const char* verb, const std::vector<std::string>& keys, DagStore& store,
-                absl::FunctionRef<absl::StatusOr<Ticket>(const ShardKey&, const Channel<ShardResult>&)> send,
-                absl::FunctionRef<void(const ShardKey&, const absl::Status&)> done) {
+// Sends one request for each key, and calls `done` for each answer as it comes. False if it was
+// interrupted.
+bool ForEachKey(
+    const Context& context, const char* verb, const std::vector<std::string>& keys, DagStore& store,
+    absl::FunctionRef<absl::StatusOr<Ticket>(const ShardKey&, const Channel<ShardResult>&)> send,
+    absl::FunctionRef<void(const ShardKey&, const absl::Status&)> done) {
   const Channel<ShardResult> results(kRequestsMax);
   std::unordered_map<Ticket, bool> pending;
   Progress progress(context, verb);
@@ -33,7 +35,8 @@ bool ForEachKey(const Context& context, const char* verb, const std::vector<std:
       for (const auto& [ticket, unused] : pending) (void)store.Stop(ticket);
     }
     progress.Update(answered, keys.size(), "shards");
-    if (auto result = results.Receive(Deadline::After(Clock::Real(), absl::Milliseconds(100)))) take(*std::move(result));
+    if (auto result = results.Receive(Deadline::After(Clock::Real(), absl::Milliseconds(100))))
+      take(*std::move(result));
   };
   for (const std::string& key : keys) {
     while (pending.size() >= kRequestsMax) wait();
@@ -56,7 +59,9 @@ int RunRm(const Context& context, const std::vector<std::string>& keys) {
     int code = kExitOk;
     const bool whole = ForEachKey(
         context, "removing", keys, store,
-        [&](const ShardKey& key, const Channel<ShardResult>& out) { return store.DestroyShard(key, out); },
+        [&](const ShardKey& key, const Channel<ShardResult>& out) {
+          return store.DestroyShard(key, out);
+        },
         [&](const ShardKey& key, const absl::Status& status) {
           if (!status.ok()) {
             code = Worse(code, Fail(fmt::format("rm {}", LineText(key.bytes())), status));
@@ -71,7 +76,8 @@ int RunRm(const Context& context, const std::vector<std::string>& keys) {
 }
 
 int RunRecover(const Context& context, std::vector<std::string> keys, bool errored) {
-  if (errored != keys.empty()) return UsageError("recover: name shards by KEY, or all that failed by --errored");
+  if (errored != keys.empty())
+    return UsageError("recover: name shards by KEY, or all that failed by --errored");
   return WithStore(context, [&](DagStore& store) {
     ListShardsOptions list;
     list.state = ShardState::kErrored;
@@ -86,19 +92,28 @@ int RunRecover(const Context& context, std::vector<std::string> keys, bool error
     int code = kExitOk;
     const bool whole = ForEachKey(
         context, "recovering", keys, store,
-        [&](const ShardKey& key, const Channel<ShardResult>& out) { return store.RecoverShard(key, out); },
+        [&](const ShardKey& key, const Channel<ShardResult>& out) {
+          return store.RecoverShard(key, out);
+        },
         [&](const ShardKey& key, const absl::Status& status) {
           const absl::StatusOr<ShardRecord> record = store.lookup().ReadRecord(key);
           if (!status.ok() || !record.ok()) {
-            code = Worse(code, Fail(fmt::format("recover {}", LineText(key.bytes())), status.ok() ? record.status() : status));
+            // The record has the cause alone; the line names the shard already.
+            const bool kept =
+                record.ok() && record->state == ShardState::kErrored && !absl::IsCancelled(status);
+            const absl::Status cause = !record.ok() ? record.status()
+                                       : kept       ? MakeStatus(status.code(), record->error)
+                                                    : status;
+            code = Worse(code, Fail(fmt::format("recover {}", LineText(key.bytes())), cause));
           } else if (context.json) {
             PrintLine({{"key", key.bytes()},
                        {"state", StateName(record->state)},
                        {"blocks", record->blocks},
                        {"bytes", record->source_size}});
           } else {
-            Print(fmt::format("{}  {} {:>9} blocks {:>10}\n", LineText(key.bytes()), StateName(record->state),
-                              record->blocks, HumanBytes(record->source_size)));
+            Print(fmt::format("{}  {} {:>16} {:>10}\n", LineText(key.bytes()),
+                              StateName(record->state), Count(record->blocks, "block"),
+                              HumanBytes(record->source_size)));
           }
         });
     return whole ? code : Worse(code, kExitFailed);
@@ -116,8 +131,9 @@ int RunGc(const Context& context, uint64_t target) {
                  {"bytes_removed", result->bytes_removed},
                  {"orphans_removed", result->orphans_removed}});
     } else {
-      Print(fmt::format("{} local copies removed ({}), {} orphans removed\n", result->copies_removed,
-                        HumanBytes(result->bytes_removed), result->orphans_removed));
+      Print(fmt::format("{} local copies removed ({}), {} orphans removed\n",
+                        result->copies_removed, HumanBytes(result->bytes_removed),
+                        result->orphans_removed));
     }
     return int{kExitOk};
   });
@@ -127,25 +143,38 @@ int RunGc(const Context& context, uint64_t target) {
 
 void DefineManageCommands(CLI::App& app, Context& context) {
   auto rm_keys = std::make_shared<std::vector<std::string>>();
-  CLI::App* rm = app.add_subcommand("rm", "Remove shards: index, local copy, everything but the CAR file itself");
-  rm->add_option("KEY", *rm_keys, "Keys of shards")->required();
-  rm->callback([&context, rm_keys] { context.command = [&context, rm_keys] { return RunRm(context, *rm_keys); }; });
+  CLI::App* rm = app.add_subcommand(
+      "rm", "Remove shards: index, local copy, everything but the CAR file itself");
+  rm->add_option("KEY", *rm_keys, "Keys of shards")->required()->type_name("");
+  rm->callback([&context, rm_keys] {
+    context.command = [&context, rm_keys] { return RunRm(context, *rm_keys); };
+  });
 
   struct Recover {
     std::vector<std::string> keys = {};
     bool errored = false;
   };
   auto o = std::make_shared<Recover>();
-  CLI::App* recover = app.add_subcommand("recover", "Try shards again that are Errored: fetch, verify and index");
-  recover->add_option("KEY", o->keys, "Keys of shards");
+  CLI::App* recover =
+      app.add_subcommand("recover", "Try shards again that are Errored: fetch, verify and index");
+  recover->add_option("KEY", o->keys, "Keys of shards")->type_name("");
   recover->add_flag("--errored", o->errored, "All shards that are Errored");
-  recover->callback([&context, o] { context.command = [&context, o] { return RunRecover(context, o->keys, o->errored); }; });
+  recover->callback([&context, o] {
+    context.command = [&context, o] { return RunRecover(context, o->keys, o->errored); };
+  });
 
   auto target = std::make_shared<uint64_t>(0);
-  CLI::App* gc = app.add_subcommand("gc", "Remove local copies of remote CARs, and files that no shard owns");
-  gc->add_option("--target", *target, "Keep local copies up to so many bytes; 10GiB and the like are understood (default: 0)")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
-  gc->callback([&context, target] { context.command = [&context, target] { return RunGc(context, *target); }; });
+  CLI::App* gc =
+      app.add_subcommand("gc", "Remove local copies of remote CARs, and files that no shard owns");
+  gc->add_option(
+        "--target", *target,
+        "Keep local copies up to so many bytes; 10GiB and the like are understood (default: 0)")
+
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
+      ->type_name("BYTES");
+  gc->callback([&context, target] {
+    context.command = [&context, target] { return RunGc(context, *target); };
+  });
 }
 
 }  // namespace dagstore::cli

@@ -43,7 +43,8 @@ class UnixFsMessage {
 
 class Packer {
  public:
-  Packer(const ByteSink& sink, const WorkContext& work, PackStats& stats) : sink_(sink), work_(work), stats_(stats) {}
+  Packer(const ByteSink& sink, const WorkContext& work, PackStats& stats)
+      : sink_(sink), work_(work), stats_(stats) {}
 
   absl::StatusOr<Cid> PackAll(const std::vector<std::string>& inputs) {
     std::vector<Named> top;
@@ -103,7 +104,8 @@ class Packer {
   }
 
   absl::StatusOr<Node> PutDirectory(std::vector<Named> entries) {
-    std::sort(entries.begin(), entries.end(), [](const Named& a, const Named& b) { return a.name < b.name; });
+    std::sort(entries.begin(), entries.end(),
+              [](const Named& a, const Named& b) { return a.name < b.name; });
     std::vector<PbLink> links;
     uint64_t tsize = 0;
     for (size_t i = 0; i < entries.size(); ++i) {
@@ -115,8 +117,8 @@ class Packer {
     }
     const Bytes block = EncodeDagPb(links, UnixFsMessage(UnixFsKind::kDirectory).bytes());
     if (block.size() > kDirectoryBytesMax) {
-      return ResourceExhausted("a folder of {} entries needs a node of {} bytes, more than {}", entries.size(),
-                               block.size(), kDirectoryBytesMax);
+      return ResourceExhausted("a folder of {} entries needs a node of {} bytes, more than {}",
+                               entries.size(), block.size(), kDirectoryBytesMax);
     }
     ASSIGN_OR_RETURN(Node node, Put(kCodecDagPb, block));
     node.tsize = tsize + block.size();
@@ -124,7 +126,8 @@ class Packer {
     return node;
   }
 
-  // Levels fill from below: a node is written when it has all its links, so memory is a node for each level.
+  // Levels fill from below: a node is written when it has all its links, so memory is a node for
+  // each level.
   absl::StatusOr<Node> PackFile(const std::string& path) {
     ASSIGN_OR_RETURN(const std::unique_ptr<RandomFile> file, Io::Posix().Open(path));
     std::vector<std::vector<Node>> levels(1);
@@ -133,7 +136,8 @@ class Packer {
       chunk.resize(kChunkBytes);
       size_t have = 0;
       while (have < kChunkBytes) {
-        ASSIGN_OR_RETURN(const size_t n, file->ReadSome(offset + have, kChunkBytes - have, chunk.data() + have));
+        ASSIGN_OR_RETURN(const size_t n,
+                         file->ReadSome(offset + have, kChunkBytes - have, chunk.data() + have));
         if (n == 0) break;
         have += n;
       }
@@ -188,7 +192,8 @@ class Packer {
   // Children before their folder, without recursion.
   absl::StatusOr<Node> PackPath(const std::string& path) {
     std::error_code error;
-    const fs::file_status status = fs::status(path, error);  // a link that is named means what it leads to
+    const fs::file_status status =
+        fs::status(path, error);  // a link that is named means what it leads to
     if (error) return ErrnoStatus(error.value(), path);
     if (!fs::is_directory(status)) return PackLeaf(path, status);
     std::vector<Folder> stack;
@@ -209,7 +214,8 @@ class Packer {
       const fs::file_status kind = fs::symlink_status(child, error);
       if (error) return ErrnoStatus(error.value(), child);
       if (fs::is_directory(kind)) {
-        if (stack.size() >= kFolderDepthMax) return ResourceExhausted("folders are nested deeper than {}", kFolderDepthMax);
+        if (stack.size() >= kFolderDepthMax)
+          return ResourceExhausted("folders are nested deeper than {}", kFolderDepthMax);
         ASSIGN_OR_RETURN(Folder below, OpenFolder(child, name));
         stack.push_back(std::move(below));
         continue;
@@ -233,8 +239,8 @@ class Packer {
 
 }  // namespace
 
-absl::StatusOr<Cid> Pack(const std::vector<std::string>& inputs, const ByteSink& sink, const WorkContext& work,
-                         PackStats& stats) {
+absl::StatusOr<Cid> Pack(const std::vector<std::string>& inputs, const ByteSink& sink,
+                         const WorkContext& work, PackStats& stats) {
   return Packer(sink, work, stats).PackAll(inputs);
 }
 

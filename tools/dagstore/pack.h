@@ -1,7 +1,9 @@
-// Pack: makes a CAR of files and folders, as UnixFS: leaves of 1 MiB as raw blocks, balanced dag-pb nodes of 174 links,
-// plain directories, symlinks. Deterministic: the same names and bytes give the same CAR.
+// Pack: makes a CAR of files and folders, as UnixFS: leaves of 1 MiB as raw blocks, balanced dag-pb
+// nodes of 174 links, plain directories, symlinks. Deterministic: the same names and bytes give the
+// same CAR.
 //
-// Threads: one per call. Memory: a chunk, the links of the nodes that are open, and the CID of every block written.
+// Threads: one per call. Memory: a chunk, the links of the nodes that are open, and the CID of
+// every block written.
 #pragma once
 
 #include <functional>
@@ -13,9 +15,10 @@
 
 namespace dagstore::cli {
 
-inline constexpr size_t kChunkBytes = 1 << 20;      // below what every peer takes as a block (2 MiB)
-inline constexpr size_t kLinksPerNode = 174;        // as kubo and go-car
-inline constexpr size_t kDirectoryBytesMax = 1 << 20;  // of a node; larger ones would need a HAMT, which this does not make
+inline constexpr size_t kChunkBytes = 1 << 20;  // below what every peer takes as a block (2 MiB)
+inline constexpr size_t kLinksPerNode = 174;    // as kubo and go-car
+inline constexpr size_t kDirectoryBytesMax =
+    1 << 20;  // of a node; larger ones would need a HAMT, which this does not make
 inline constexpr size_t kFolderDepthMax = 1024;
 
 struct PackStats {
@@ -25,11 +28,11 @@ struct PackStats {
   uint64_t file_bytes = 0;
 };
 
-// Writes sections (without a CAR header) to `sink`, each block once, children first. Gives the root: the node of the one
-// input, or of a directory that holds several under their names.
-// InvalidArgument: two inputs of one name, something that is neither file nor folder nor symlink. ResourceExhausted: a
-// limit above. What the files say.
-absl::StatusOr<Cid> Pack(const std::vector<std::string>& inputs, const ByteSink& sink, const WorkContext& work,
-                         PackStats& stats);
+// Writes sections (without a CAR header) to `sink`, each block once, children first. Gives the
+// root: the node of the one input, or of a directory that holds several under their names.
+// InvalidArgument: two inputs of one name, something that is neither file nor folder nor symlink.
+// ResourceExhausted: a limit above. What the files say.
+absl::StatusOr<Cid> Pack(const std::vector<std::string>& inputs, const ByteSink& sink,
+                         const WorkContext& work, PackStats& stats);
 
 }  // namespace dagstore::cli

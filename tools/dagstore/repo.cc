@@ -42,13 +42,16 @@ void PrintShards(const Context& context, const std::vector<ShardInfo>& shards, b
   }
   constexpr size_t kKeyColumnMax = 60;
   size_t width = 3;
-  for (const ShardInfo& info : shards) width = std::max(width, std::min(TextWidth(LineText(info.key.bytes())), kKeyColumnMax));
+  for (const ShardInfo& info : shards)
+    width = std::max(width, std::min(TextWidth(LineText(info.key.bytes())), kKeyColumnMax));
   if (first_page && StdoutIsTerminal()) {
-    Print(fmt::format("{}  {:<12} {:>10} {:>10}\n", PadRight("KEY", width), "STATE", "BLOCKS", "SIZE"));
+    Print(fmt::format("{}  {:<12} {:>10} {:>10}\n", PadRight("KEY", width), "STATE", "BLOCKS",
+                      "SIZE"));
   }
   for (const ShardInfo& info : shards) {
-    std::string line = fmt::format("{}  {:<12} {:>10} {:>10}", PadRight(LineText(info.key.bytes()), width),
-                                   StateName(info.state), info.blocks, HumanBytes(info.source_bytes));
+    std::string line =
+        fmt::format("{}  {:<12} {:>10} {:>10}", PadRight(LineText(info.key.bytes()), width),
+                    StateName(info.state), info.blocks, HumanBytes(info.source_bytes));
     if (!info.error.ok()) line += "  " + LineText(Message(info.error));
     Print(line + "\n");
   }
@@ -62,7 +65,8 @@ int RunLs(const Context& context, const LsOptions& options) {
     ShardState state;
     if (!StateFromName(options.state, state)) {
       std::string names;
-      for (const ShardState known : kAllShardStates) names += fmt::format("{}{}", names.empty() ? "" : ", ", StateName(known));
+      for (const ShardState known : kAllShardStates)
+        names += fmt::format("{}{}", names.empty() ? "" : ", ", StateName(known));
       return UsageError(fmt::format("\"{}\" is no state: {}", options.state, names));
     }
     list.state = state;
@@ -82,7 +86,8 @@ int RunLs(const Context& context, const LsOptions& options) {
       list.after = page->shards.back().key.bytes();
       if (!Print("") || Interrupted().cancelled()) return int{kExitFailed};
     }
-    if (!context.quiet) Complain(fmt::format("there are more: continue with --after '{}'", list.after));
+    if (!context.quiet)
+      Complain(fmt::format("there are more: continue with --after '{}'", list.after));
     return int{kExitOk};
   });
 }
@@ -100,7 +105,9 @@ int RunInfo(const Context& context, const std::string& key) {
       PrintLine(json);
       return int{kExitOk};
     }
-    const auto row = [](std::string_view name, std::string_view value) { Print(fmt::format("{:<12} {}\n", name, value)); };
+    const auto row = [](std::string_view name, std::string_view value) {
+      Print(fmt::format("{:<12} {}\n", name, value));
+    };
     row("key", LineText(info->key.bytes()));
     row("state", StateName(info->state));
     if (!info->error.ok()) row("error", LineText(Message(info->error)));
@@ -108,14 +115,17 @@ int RunInfo(const Context& context, const std::string& key) {
     row("size", fmt::format("{} ({} bytes)", HumanBytes(info->source_bytes), info->source_bytes));
     row("blocks", fmt::format("{} ({} bytes)", info->blocks, info->block_bytes));
     constexpr size_t kRootsShown = 10;
-    for (size_t i = 0; i < std::min(roots.size(), kRootsShown); ++i) row(i == 0 ? "roots" : "", roots[i].ToText());
-    if (roots.size() > kRootsShown) row("", fmt::format("and {} more: --json has all", roots.size() - kRootsShown));
+    for (size_t i = 0; i < std::min(roots.size(), kRootsShown); ++i)
+      row(i == 0 ? "roots" : "", roots[i].ToText());
+    if (roots.size() > kRootsShown)
+      row("", fmt::format("and {} more: --json has all", roots.size() - kRootsShown));
     row("index", fmt::format("{} bytes", info->index_bytes));
     if (info->copy_bytes != 0) row("local copy", fmt::format("{} bytes", info->copy_bytes));
-    row("verified", !info->verified             ? "no: hashed when read"
-                    : info->unverified_blocks != 0 ? fmt::format("all but {} blocks of unknown hash functions",
-                                                                 info->unverified_blocks)
-                                                   : "every block, while indexing");
+    row("verified",
+        !info->verified ? "no: hashed when read"
+        : info->unverified_blocks != 0
+            ? fmt::format("all but {} blocks of unknown hash functions", info->unverified_blocks)
+            : "every block, while indexing");
     row("registered", TimeText(info->registered));
     row("indexed", TimeText(info->indexed));
     return int{kExitOk};
@@ -145,7 +155,8 @@ int RunStats(const Context& context) {
     }
     Json states = Json::object();
     for (const ShardState state : kAllShardStates) {
-      if (const uint64_t n = stats->engine.shards_by_state[static_cast<size_t>(state)]; n != 0) states[std::string(StateName(state))] = n;
+      if (const uint64_t n = stats->engine.shards_by_state[static_cast<size_t>(state)]; n != 0)
+        states[std::string(StateName(state))] = n;
     }
     if (context.json) {
       PrintLine({{"shards", stats->shards},
@@ -163,16 +174,21 @@ int RunStats(const Context& context) {
                  {"quarantined", stats->quarantined}});
       return int{kExitOk};
     }
-    const auto row = [](std::string_view name, std::string_view value) { Print(fmt::format("{:<14} {}\n", name, value)); };
+    const auto row = [](std::string_view name, std::string_view value) {
+      Print(fmt::format("{:<14} {}\n", name, value));
+    };
     row("shards", std::to_string(stats->shards));
-    for (const auto& [state, n] : states.items()) row("  " + state, std::to_string(n.get<uint64_t>()));
+    for (const auto& [state, n] : states.items())
+      row("  " + state, std::to_string(n.get<uint64_t>()));
     row("CAR files", fmt::format("{} ({} bytes)", HumanBytes(source_bytes), source_bytes));
     row("blocks", fmt::format("{} ({} bytes)", blocks, block_bytes));
     row("shard indexes", HumanBytes(index_bytes));
-    row("lookups", fmt::format("{} entries in {} runs, {}", stats->top.entries, stats->top.runs, HumanBytes(stats->top.bytes)));
+    row("lookups", fmt::format("{} entries in {} runs, {}", stats->top.entries, stats->top.runs,
+                               HumanBytes(stats->top.bytes)));
     row("local copies", HumanBytes(copy_bytes));
     row("database", HumanBytes(stats->database_bytes));
-    if (stats->quarantined != 0) row("quarantined", fmt::format("{} records: see `dagstore fsck`", stats->quarantined));
+    if (stats->quarantined != 0)
+      row("quarantined", fmt::format("{} records: see `dagstore fsck`", stats->quarantined));
     return int{kExitOk};
   });
 }
@@ -181,18 +197,25 @@ int RunStats(const Context& context) {
 
 void DefineRepositoryCommands(CLI::App& app, Context& context) {
   auto ls_options = std::make_shared<LsOptions>();
-  CLI::App* ls = app.add_subcommand("ls", "List shards: key, state, blocks, size; the cause of those that are Errored");
-  ls->add_option("--state", ls_options->state, "Only shards in this state (Available, Errored, New, ...)");
-  ls->add_option("--prefix", ls_options->prefix, "Only keys that begin with this");
-  ls->add_option("--limit", ls_options->limit, "At most so many (default: all)");
-  ls->add_option("--after", ls_options->after, "Only keys after this one: the next page");
+  CLI::App* ls = app.add_subcommand(
+      "ls", "List shards: key, state, blocks, size; the cause of those that are Errored");
+  ls->add_option("--state", ls_options->state,
+                 "Only shards in this state (Available, Errored, New, ...)")
+      ->type_name("S");
+  ls->add_option("--prefix", ls_options->prefix, "Only keys that begin with this")->type_name("P");
+  ls->add_option("--limit", ls_options->limit, "At most so many (default: all)")->type_name("N");
+  ls->add_option("--after", ls_options->after, "Only keys after this one: the next page")
+      ->type_name("KEY");
   ls->footer("Example:\n  dagstore ls --state errored\n");
-  ls->callback([&context, ls_options] { context.command = [&context, ls_options] { return RunLs(context, *ls_options); }; });
+  ls->callback([&context, ls_options] {
+    context.command = [&context, ls_options] { return RunLs(context, *ls_options); };
+  });
 
   auto key = std::make_shared<std::string>();
   CLI::App* info = app.add_subcommand("info", "Everything about one shard");
-  info->add_option("KEY", *key, "Key of the shard")->required();
-  info->callback([&context, key] { context.command = [&context, key] { return RunInfo(context, *key); }; });
+  info->add_option("KEY", *key, "Key of the shard")->required()->type_name("");
+  info->callback(
+      [&context, key] { context.command = [&context, key] { return RunInfo(context, *key); }; });
 
   CLI::App* stats = app.add_subcommand("stats", "Totals of the repository");
   stats->callback([&context] { context.command = [&context] { return RunStats(context); }; });
