@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
+#include <map>
 #include <thread>
 
 #include "base/mutex.h"
@@ -576,6 +578,40 @@ absl::StatusOr<std::vector<QuarantinedRecord>> DagStore::ListQuarantined(size_t 
   return out;
 }
 
+namespace {
+
+// The ordinal in "<stem>.<ordinal>.car", 0 if there is none.
+Ordinal OrdinalOfCopy(const std::string& name) {
+  const size_t end = name.rfind('.');
+  const size_t begin = end == std::string::npos || end == 0 ? std::string::npos : name.rfind('.', end - 1);
+  if (begin == std::string::npos) return 0;
+  Ordinal ordinal = 0;
+  const auto [rest, error] = std::from_chars(name.data() + begin + 1, name.data() + end, ordinal);
+  return error == std::errc() && rest == name.data() + end ? ordinal : 0;
+}
+
+// Copies that earlier processes made and no record names. An ordinal that was dead when this one started stays dead, so
+// no job makes such a copy now.
+absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& directory, Io& io) {
+  ASSIGN_OR_RETURN(const std::vector<TransientInfo> copies, repository.upgrader->List(io));
+  std::map<std::string, const TransientInfo*> unowned;
+  for (const TransientInfo& copy : copies) {
+    const Ordinal ordinal = OrdinalOfCopy(copy.path);
+    if (ordinal != 0 && ordinal < repository.next_ordinal && !directory.IsAlive(ordinal)) unowned[copy.path] = &copy;
+  }
+  if (unowned.empty()) return 0;
+  const std::unique_ptr<KvCursor> records = repository.kv->Scan(KvTable::kRecords);
+  for (; records->Valid(); records->Next()) {
+    ASSIGN_OR_RETURN(const ShardRecord record, DecodeRecord(AsSpan(records->value())));  // else who knows what it owns
+    if (record.copy.has_value()) unowned.erase(record.copy->name);
+  }
+  RETURN_IF_ERROR(records->status());
+  for (const auto& [name, copy] : unowned) RETURN_IF_ERROR(repository.upgrader->Delete(io, *copy));
+  return unowned.size();
+}
+
+}  // namespace
+
 absl::StatusOr<GcResult> DagStore::Gc(const GcOptions& options) {
   GcResult result;
   uint64_t copy_bytes = 0;
@@ -606,6 +642,10 @@ absl::StatusOr<GcResult> DagStore::Gc(const GcOptions& options) {
       [&](Ordinal ordinal) { return keep_all || core_->directory.IsAlive(ordinal); }, batch));
   if (!batch.empty()) RETURN_IF_ERROR(core_->lookup.kv->Commit(batch, /*sync=*/true));
   result.orphans_removed = sweep.files + sweep.values + sweep.temporaries;
+  if (core_->repository->upgrader != nullptr && !keep_all) {
+    ASSIGN_OR_RETURN(const uint64_t orphans, SweepCopies(*core_->repository, core_->directory, *core_->io));
+    result.orphans_removed += orphans;
+  }
   RETURN_IF_ERROR(core_->lookup.indexes->EmptyTrash().status());
   return result;
 }

@@ -67,7 +67,7 @@ struct GcOptions {
 struct GcResult {
   uint64_t copies_removed = 0;
   uint64_t bytes_removed = 0;
-  uint64_t orphans_removed = 0;  // index files and temporaries that no record owns
+  uint64_t orphans_removed = 0;  // index files, copies and temporaries that no record owns
 };
 
 struct QuarantinedRecord {

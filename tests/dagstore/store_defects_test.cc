@@ -545,6 +545,31 @@ TEST_CASE("store: row 51: an indexer that throws fails its job, not the process"
   CHECK(ValueOf(store->GetShardInfo("k")).state == ShardState::kErrored);
 }
 
+TEST_CASE("store: gc removes copies that a killed process left behind, and only those") {
+  const TempDir dir;
+  RemoteStore world(dir.File("repo"));
+  world.source.content = MakeCar(1, 20);
+  const std::string stem = ShardKey("k").FileStem();
+  {
+    const auto store = world.Open();
+    REQUIRE_STATUS_OK(store->RegisterShardSync("gone", MountOfUrl(*store, kRemoteUrl)));  // ordinal 1
+    REQUIRE_STATUS_OK(store->DestroyShardSync("gone"));
+    REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfUrl(*store, kRemoteUrl)));
+  }
+  const auto living = FilesBelow(dir.File("repo/transients"));
+  REQUIRE_EQ(living.size(), 1);
+  const std::string left = stem + ".1.car", not_yet = stem + ".4000000000.car", foreign = "x.1.car.bak";
+  for (const std::string& name : {left, not_yet, foreign}) {
+    WriteBytes(dir.File("repo/transients/" + name), world.source.content);
+  }
+  const auto store = world.Open();
+  CHECK_EQ(ValueOf(store->Gc({.copy_bytes_target = UINT64_MAX})).orphans_removed, 1);
+  std::set<std::string> expected = living;
+  expected.insert({not_yet, foreign});
+  CHECK(FilesBelow(dir.File("repo/transients")) == expected);
+  CheckServes(*store, "k", 1, 20);
+}
+
 TEST_CASE("store: a shard with a local copy is served while its source cannot be asked") {
   const TempDir dir;
   RemoteStore world(dir.File("repo"));
