@@ -9,6 +9,10 @@ namespace {
 // A turn over 5 ms starves I/O and timers: a metric, and a test failure.
 constexpr MonotonicNanos kSlowTurn = 5'000'000;
 
+// Timers of answered requests that may wait for their time; 24 bytes each. More are swept, so that long deadlines of
+// many short requests cost no memory.
+constexpr size_t kTimersAnsweredMax = 1024;
+
 // Work the store starts for nobody in particular.
 TaskMeta OwnMeta() { return TaskMeta(SpanContext(), Deadline::Infinite(), 0); }
 
@@ -759,6 +763,13 @@ void Engine::Stop(TicketId ticket, absl::Status reason) {
 
 void Engine::FireTimers() {
   if (timers_.empty()) return;
+  if (timers_.size() > 2 * parked_.size() + kTimersAnsweredMax) {  // most belong to requests that were answered in time
+    std::vector<Timer> parked;
+    for (; !timers_.empty(); timers_.pop()) {
+      if (parked_.contains(timers_.top().ticket)) parked.push_back(timers_.top());
+    }
+    timers_ = std::priority_queue<Timer>(std::less<Timer>(), std::move(parked));
+  }
   const MonotonicNanos now = seams_.clock->Now();
   while (!timers_.empty() && timers_.top().at <= now) {
     const TicketId ticket = timers_.top().ticket;
@@ -1014,6 +1025,7 @@ EngineStats Engine::Stats() const {
   EngineStats stats = stats_;
   stats.jobs_running = jobs_running_;
   stats.jobs_waiting = backlog_.size();
+  stats.timers = timers_.size();
   stats.active_shards = active_.size() - 1 - active_free_.size();
   stats.open_shards = open_count_;
   stats.store_error = store_error_;

@@ -43,6 +43,7 @@ struct EngineStats {
   uint64_t jobs_started = 0;
   uint64_t jobs_running = 0;
   uint64_t jobs_waiting = 0;
+  uint64_t timers = 0;  // deadlines that are waited for, some of requests that were answered
   uint64_t commits = 0;
   uint64_t changes_committed = 0;  // steps that wrote something
   uint64_t answers = 0;

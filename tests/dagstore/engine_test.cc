@@ -494,6 +494,26 @@ TEST_CASE("engine: a result that has arrived beats a deadline that passes in the
   CHECK_STATUS_OK(world.Answer(ticket).status);
 }
 
+TEST_CASE("engine: deadlines of requests that were answered in time do not pile up") {
+  EngineWorld world;
+  world.Register("k", /*lazy=*/true);
+  world.Settle();
+  const Ticket patient = world.Acquire("k", Deadline::After(world.clock, absl::Hours(2)));
+  for (int i = 0; i < 10'000; ++i) {
+    const Ticket ticket = world.Acquire("k", Deadline::After(world.clock, absl::Hours(1)));
+    world.Stop(ticket);
+    world.Settle();
+    CHECK_CODE(world.Answer(ticket).status, kCancelled);
+    REQUIRE(world.Stats().timers <= 1100);
+  }
+  world.clock.Advance(absl::Hours(2));
+  world.Settle();
+  world.Finish(JobKind::kInitialize, Cancelled("stopped"));
+  world.Settle();
+  CHECK_CODE(world.Answer(patient).status, kDeadlineExceeded);
+  CHECK_EQ(world.Stats().timers, 0);
+}
+
 // ---- Failing and recovering ----
 
 TEST_CASE("engine: a failed job is told to all, stored with its cause, and asked again only on request") {
