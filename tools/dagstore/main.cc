@@ -28,14 +28,6 @@ int Main(int argc, char** argv) {
   app.add_flag("--quiet", context.quiet, "No progress and no summaries on stderr");
   app.require_subcommand(1);
   app.fallthrough();  // global options may stand behind the command too
-  app.footer(
-      "Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 wrong usage,\n"
-      "3 no such shard or CID. `dagstore COMMAND --help` tells more; so does `man dagstore`.\n\n"
-      "First steps:\n"
-      "  dagstore add folder-of-cars/        index every *.car there\n"
-      "  dagstore ls                         see what came of it\n"
-      "  dagstore get CID > block            a block, whichever CAR it is in\n"
-      "  dagstore cat CID/path/to/file       a file, checked block by block\n");
   DefineAddCommand(app, context);
   DefineRepositoryCommands(app, context);
   DefineBlockCommands(app, context);
@@ -47,6 +39,15 @@ int Main(int argc, char** argv) {
   bench->prefix_command()->fallthrough(false);  // its arguments are its own
   bench->callback(
       [&context, bench] { context.command = [bench] { return RunBench(bench->remaining()); }; });
+  // Last, or every command would have it too.
+  app.footer(
+      "Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 wrong usage,\n"
+      "3 no such shard or CID. `dagstore COMMAND --help` tells more; so does `man dagstore`.\n\n"
+      "First steps:\n"
+      "  dagstore add folder-of-cars/        index every *.car there\n"
+      "  dagstore ls                         see what came of it\n"
+      "  dagstore get CID > block            a block, whichever CAR it is in\n"
+      "  dagstore cat CID/path/to/file       a file, checked block by block\n");
 
   try {
     app.parse(argc, argv);
