@@ -13,13 +13,21 @@
 
 namespace dagstore {
 
+// Looks a few times before it sleeps: our critical sections are a vector push long, a wake-up costs forty microseconds.
 class ABSL_LOCKABLE Mutex {
  public:
-  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mu_.lock(); }
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
+    for (int i = 0; i < kLooks; ++i) {
+      if (mu_.try_lock()) return;
+      __builtin_ia32_pause();
+    }
+    mu_.lock();
+  }
   void Unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
 
  private:
   friend class CondVar;
+  static constexpr int kLooks = 40;  // about 2 us
   std::mutex mu_;
 };
 

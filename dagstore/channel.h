@@ -72,11 +72,12 @@ class Channel {
   }
 
   std::optional<T> TryReceive() const { return queue_->TryPop(); }
-  // Waits for a value. Do not call with nothing under way: it would wait for ever.
-  T Receive() const { return *queue_->Pop(Deadline::Infinite(), Clock::Real()); }
+  // Waits for a value. Do not call with nothing under way: it would wait for ever. `spin`: look for a while before
+  // sleeping; not worth it if the value must come from a thread that has just been woken.
+  T Receive(bool spin = true) const { return *queue_->Pop(Deadline::Infinite(), Clock::Real(), spin); }
   // Empty if the deadline passed first.
   std::optional<T> Receive(Deadline deadline, const Clock& clock = Clock::Real()) const {
-    return queue_->Pop(deadline, clock);
+    return queue_->Pop(deadline, clock, true);
   }
   size_t capacity() const { return queue_->capacity(); }
 
@@ -105,9 +106,9 @@ class Channel {
         if (count_ == ring_.size()) Grow();
         ring_[(head_ + count_) % ring_.size()] = std::move(value);
         ++count_;
-        ready_.store(count_, std::memory_order_release);
         wake = sleepers_ != 0;
       }
+      ready_.fetch_add(1, std::memory_order_release);  // after the lock is free: who looks takes it at once
       if (wake) arrived_.NotifyOne();
     }
     std::optional<T> TryPop() {
@@ -115,9 +116,9 @@ class Channel {
       MutexLock lock(mu_);
       return count_ == 0 ? std::nullopt : std::optional<T>(Take());
     }
-    std::optional<T> Pop(Deadline deadline, const Clock& clock) {
-      static const bool kSpin = std::thread::hardware_concurrency() > 1;
-      if (kSpin) {
+    std::optional<T> Pop(Deadline deadline, const Clock& clock, bool spin) {
+      static const bool kManyCores = std::thread::hardware_concurrency() > 1;
+      if (spin && kManyCores) {
         for (const MonotonicNanos until = Clock::Real().Now() + kReceiveSpin; Clock::Real().Now() < until;) {
           for (int i = 0; i < 32; ++i) {
             if (ready_.load(std::memory_order_acquire) != 0) {
@@ -149,7 +150,7 @@ class Channel {
       ring_[head_].reset();
       head_ = (head_ + 1) % ring_.size();
       --count_;
-      ready_.store(count_, std::memory_order_release);
+      ready_.fetch_sub(1, std::memory_order_release);
       return value;
     }
     void Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -160,7 +161,7 @@ class Channel {
     }
 
     const size_t capacity_;
-    std::atomic<size_t> ready_{0};  // count_, readable without the lock
+    std::atomic<int64_t> ready_{0};  // follows count_, readable without the lock
     Mutex mu_;
     CondVar arrived_;
     std::vector<std::optional<T>> ring_ ABSL_GUARDED_BY(mu_);

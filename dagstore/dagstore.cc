@@ -17,6 +17,9 @@
 namespace dagstore {
 namespace {
 
+constexpr char kMetaShards[] = "shards";            // at the last close; a hint
+constexpr uint32_t kShardsExpectedMax = 16'000'000;  // beyond it room is made as they come: 5 bytes each
+
 absl::Status DecodeError(const ShardRecord& record) {
   return MakeStatus(static_cast<absl::StatusCode>(record.error_code), record.error);
 }
@@ -60,7 +63,8 @@ struct DagStore::Core {
   absl::Status Stop();
 
   absl::StatusOr<Ticket> Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out,
-                                const RequestOptions& options, std::unique_ptr<ShardRecord> registration = nullptr);
+                                const RequestOptions& options, std::unique_ptr<ShardRecord> registration = nullptr,
+                                bool* woke = nullptr);
   // Runs `look` on the loop and waits for what it returns. Nullopt if the store is closed.
   template <typename T>
   absl::StatusOr<T> Inspect(absl::AnyInvocable<T(Engine&)> look) const;
@@ -149,6 +153,12 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
   KvBatch batch;
   uint64_t ordinals_end = std::max<uint64_t>(repository->next_ordinal, repository->top->OrdinalsEnd());
   std::vector<bool> live;
+
+  // How many there were at the last close: room for all at once is half of the time of reading them.
+  ASSIGN_OR_RETURN(const std::optional<std::string> expected, kv.Get(KvTable::kMeta, kMetaShards));
+  if (expected.has_value() && expected->size() == 4) {
+    engine->Reserve(std::min(Load32(AsSpan(*expected).data()), kShardsExpectedMax));
+  }
 
   const std::unique_ptr<KvCursor> records = kv.Scan(KvTable::kRecords);
   for (; records->Valid(); records->Next()) {
@@ -278,6 +288,9 @@ absl::Status DagStore::Core::Stop() {
   std::string next;
   Append32(next, engine->next_ordinal());
   batch.Put(KvTable::kMeta, kMetaNextOrdinal, std::move(next));
+  std::string shards;
+  Append32(shards, static_cast<uint32_t>(std::min<size_t>(engine->shards(), UINT32_MAX)));
+  batch.Put(KvTable::kMeta, kMetaShards, std::move(shards));
   const absl::Status store_error = engine->Stats().store_error;
   engine->LeaveLoop();
   if (!store_error.ok()) return store_error;
@@ -289,7 +302,7 @@ absl::Status DagStore::Core::Stop() {
 
 absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out,
                                               const RequestOptions& request_options,
-                                              std::unique_ptr<ShardRecord> registration) {
+                                              std::unique_ptr<ShardRecord> registration, bool* woke) {
   RETURN_IF_ERROR(key.Check());
   SpanContext parent = request_options.parent;
   if (!parent.IsValid() && !request_options.traceparent.empty()) {
@@ -305,7 +318,7 @@ absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Ch
   request.reply = *std::move(slot);
   request.key = std::move(key);
   request.registration = std::move(registration);
-  RETURN_IF_ERROR(queues->PushRequest(std::move(request)));
+  RETURN_IF_ERROR(queues->PushRequest(std::move(request), woke));
   return ticket;
 }
 
@@ -357,8 +370,9 @@ absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mo
 
 absl::StatusOr<Accessor> DagStore::AcquireShardSync(ShardKey key, const AcquireOptions& options) {
   const Channel<ShardResult> out(1);
-  RETURN_IF_ERROR(AcquireShard(std::move(key), out, options).status());
-  ShardResult result = out.Receive();
+  bool woke = false;
+  RETURN_IF_ERROR(core_->Submit(ShardOp::kAcquire, std::move(key), out, options, nullptr, &woke).status());
+  ShardResult result = out.Receive(/*spin=*/!woke);
   RETURN_IF_ERROR(result.status);
   return std::move(result.accessor);
 }

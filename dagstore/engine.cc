@@ -809,7 +809,7 @@ void Engine::StopEverything() {
 bool Engine::Finished() const {
   return closing_ && internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
          jobs_running_ == 0 && !committing_ && batch_.empty() && parked_.empty() && answers_out_.empty() &&
-         !seams_.queues->HasWork();
+         seams_.queues->Empty();
 }
 
 // ---- Gates ----

@@ -4,7 +4,7 @@
 
 namespace dagstore {
 
-absl::Status TaskQueues::PushRequest(Request request) {
+absl::Status TaskQueues::PushRequest(Request request, bool* woke) {
   {
     MutexLock lock(mu_);
     if (door_closed_) return FailedPrecondition("the store is closed");
@@ -12,9 +12,10 @@ absl::Status TaskQueues::PushRequest(Request request) {
       return ResourceExhausted("{} requests are waiting already", requests_max_);
     }
     requests_.push_back(std::move(request));
-    has_work_.store(true, std::memory_order_release);
   }
-  Wake();
+  has_work_.store(true, std::memory_order_release);  // after the lock is free: the loop takes it at once
+  const bool was_asleep = Wake();
+  if (woke != nullptr) *woke = was_asleep;
   return absl::OkStatus();
 }
 
@@ -23,8 +24,8 @@ void TaskQueues::PushCompletion(Completion completion) {
     MutexLock lock(mu_);
     if (shut_) return;
     completions_.push_back(std::move(completion));
-    has_work_.store(true, std::memory_order_release);
   }
+  has_work_.store(true, std::memory_order_release);
   Wake();
 }
 
@@ -70,6 +71,8 @@ void TaskQueues::PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordina
 
 void TaskQueues::Take(std::deque<Completion>& completions, std::deque<Request>& requests) {
   if (!HasWork()) return;
+  // Before looking: a push that comes after says so again. Said once too often costs one look.
+  has_work_.store(false, std::memory_order_seq_cst);
   MutexLock lock(mu_);
   std::move(completions_.begin(), completions_.end(), std::back_inserter(completions));
   completions_.clear();
@@ -77,7 +80,12 @@ void TaskQueues::Take(std::deque<Completion>& completions, std::deque<Request>& 
     std::move(requests_.begin(), requests_.end(), std::back_inserter(requests));
     requests_.clear();
   }
-  has_work_.store(!requests_.empty(), std::memory_order_release);
+  if (!requests_.empty()) has_work_.store(true, std::memory_order_release);
+}
+
+bool TaskQueues::Empty() {
+  MutexLock lock(mu_);
+  return completions_.empty() && requests_.empty();
 }
 
 // A pusher pushes under the lock and then looks at asleep_; the loop sets asleep_ and then looks under the lock.
@@ -91,11 +99,12 @@ bool TaskQueues::PrepareSleep() {
   return false;
 }
 
-void TaskQueues::Wake() {
-  if (!asleep_.load(std::memory_order_seq_cst)) return;
-  if (!asleep_.exchange(false, std::memory_order_seq_cst)) return;  // somebody else wakes it
+bool TaskQueues::Wake() {
+  if (!asleep_.load(std::memory_order_seq_cst)) return false;
+  if (!asleep_.exchange(false, std::memory_order_seq_cst)) return true;  // somebody else wakes it
   MutexLock lock(mu_);
   if (!shut_ && wake_ != nullptr) wake_();
+  return true;
 }
 
 void TaskQueues::CloseDoor(Request last) {

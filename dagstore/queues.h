@@ -60,7 +60,8 @@ class TaskQueues {
   }
 
   // Any thread. ResourceExhausted if Options::requests_max are waiting, FailedPrecondition after Close.
-  absl::Status PushRequest(Request request);
+  // `woke`, if given: the loop was asleep and is being woken, so an answer is not to be expected at once.
+  absl::Status PushRequest(Request request, bool* woke = nullptr);
   // Any thread. Bounded by what is under way: jobs, commits, accessors.
   void PushJobDone(const JobSpec& job, std::unique_ptr<JobResult> result);
   void PushCommitDone(uint64_t sequence, absl::Status status);
@@ -70,8 +71,10 @@ class TaskQueues {
   // Loop thread. Moves what waits to the end of the given lists; requests only if the loop has none left, so that a
   // busy loop pushes back at the door instead of piling them up.
   void Take(std::deque<Completion>& completions, std::deque<Request>& requests);
-  // Any thread. True if Take would find something.
+  // Any thread. True if Take would find something; may lag behind a push for a moment. Empty() does not.
   bool HasWork() const { return has_work_.load(std::memory_order_acquire); }
+
+  bool Empty();
 
   // Loop thread, before it sleeps. False if there is work after all; then it must not sleep.
   bool PrepareSleep();
@@ -84,7 +87,8 @@ class TaskQueues {
 
  private:
   void PushCompletion(Completion completion);
-  void Wake() ABSL_LOCKS_EXCLUDED(mu_);
+  // True if the loop was asleep.
+  bool Wake() ABSL_LOCKS_EXCLUDED(mu_);
 
   const size_t requests_max_;
   std::atomic<bool> has_work_{false};

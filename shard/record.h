@@ -31,7 +31,7 @@ struct ShardRecord {
   uint32_t ordinal = 0;                 // of its shard index; 0: none
   uint32_t attempts = 0;                // failed attempts since it was last available
   uint64_t index_bytes = 0;             // of the stored shard index
-  uint32_t index_checksum = 0;          // CRC-32C of the whole stored shard index
+  uint32_t index_checksum = 0;          // as ShardIndex::Checksum()
   uint64_t blocks = 0;                  // sections in the index
   uint64_t block_bytes = 0;             // sum of their data
   uint64_t unverified_blocks = 0;       // of unknown hash functions
