@@ -6,37 +6,24 @@
 
 namespace dagstore {
 
-Accessor::Accessor(std::shared_ptr<const OpenShard> shard, std::shared_ptr<TaskQueues> queues, uint32_t slot,
-                   uint32_t incarnation)
-    : shard_(std::move(shard)), queues_(std::move(queues)), slot_(slot), incarnation_(incarnation) {}
-
-Accessor::Accessor(Accessor&& other) noexcept
-    : shard_(std::move(other.shard_)),
-      queues_(std::move(other.queues_)),
-      slot_(other.slot_),
-      incarnation_(other.incarnation_) {}
-
 Accessor& Accessor::operator=(Accessor&& other) noexcept {
   if (this != &other) {
     Close();
-    shard_ = std::move(other.shard_);
-    queues_ = std::move(other.queues_);
-    slot_ = other.slot_;
-    incarnation_ = other.incarnation_;
+    lease_ = std::move(other.lease_);
   }
   return *this;
 }
 
-std::unique_ptr<Blockstore> Accessor::NewBlockstore() const { return NewShardBlockstore(shard_); }
+std::unique_ptr<Blockstore> Accessor::NewBlockstore() const { return NewShardBlockstore(shard()); }
 
 void Accessor::ReportDamage(const absl::Status& status, Damage damage) const {
-  if (queues_ != nullptr) queues_->PushDamage(slot_, incarnation_, shard_->ordinal, status, damage);
+  lease_->queues->PushDamage(lease_->slot, lease_->incarnation, shard()->ordinal, status, damage);
 }
 
 void Accessor::Close() {
-  if (queues_ == nullptr) return;
-  shard_.reset();
-  std::exchange(queues_, nullptr)->PushRelease(slot_, incarnation_);
+  if (lease_ == nullptr) return;
+  const std::shared_ptr<const Lease> lease = std::exchange(lease_, nullptr);
+  lease->queues->PushRelease(lease->slot, lease->incarnation);
 }
 
 }  // namespace dagstore

@@ -17,23 +17,31 @@ namespace dagstore {
 
 class TaskQueues;
 
+// What all accessors of an open shard share: the shard, and where to post that one was dropped.
+struct Lease {
+  std::shared_ptr<const OpenShard> shard = {};
+  std::shared_ptr<TaskQueues> queues = {};
+  uint32_t slot = 0;
+  uint32_t incarnation = 0;
+};
+
 class Accessor {
  public:
   Accessor() = default;  // empty
-  Accessor(std::shared_ptr<const OpenShard> shard, std::shared_ptr<TaskQueues> queues, uint32_t slot,
-           uint32_t incarnation);
-  Accessor(Accessor&& other) noexcept;
+  // For the engine, which has counted the reference.
+  explicit Accessor(std::shared_ptr<const Lease> lease) : lease_(std::move(lease)) {}
+  Accessor(Accessor&& other) noexcept = default;
   Accessor& operator=(Accessor&& other) noexcept;
   ~Accessor() { Close(); }
 
-  bool empty() const { return shard_ == nullptr; }
-  const ShardKey& key() const { return shard_->key; }
+  bool empty() const { return lease_ == nullptr; }
+  const ShardKey& key() const { return shard()->key; }
   // Blocks of this shard. Valid while the accessor lives.
   std::unique_ptr<Blockstore> NewBlockstore() const;
   // The bytes of the CAR file itself. Valid while the accessor lives.
-  const RandomReader& source() const { return *shard_->source; }
-  const ShardIndex& index() const { return *shard_->index; }
-  const std::shared_ptr<const OpenShard>& shard() const { return shard_; }
+  const RandomReader& source() const { return *shard()->source; }
+  const ShardIndex& index() const { return *shard()->index; }
+  const std::shared_ptr<const OpenShard>& shard() const { return lease_->shard; }
 
   // A reader found something wrong; see Damage for what follows.
   void ReportDamage(const absl::Status& status, Damage damage) const;
@@ -41,10 +49,7 @@ class Accessor {
   void Close();
 
  private:
-  std::shared_ptr<const OpenShard> shard_;
-  std::shared_ptr<TaskQueues> queues_;
-  uint32_t slot_ = 0;
-  uint32_t incarnation_ = 0;
+  std::shared_ptr<const Lease> lease_;
 };
 
 }  // namespace dagstore

@@ -161,8 +161,8 @@ class Channel {
     }
 
     const size_t capacity_;
-    std::atomic<int64_t> ready_{0};  // follows count_, readable without the lock
-    Mutex mu_;
+    alignas(64) std::atomic<int64_t> ready_{0};  // follows count_, readable without the lock; looked at all the time
+    alignas(64) Mutex mu_;
     CondVar arrived_;
     std::vector<std::optional<T>> ring_ ABSL_GUARDED_BY(mu_);
     size_t head_ ABSL_GUARDED_BY(mu_) = 0;

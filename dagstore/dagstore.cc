@@ -369,7 +369,8 @@ absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mo
 }
 
 absl::StatusOr<Accessor> DagStore::AcquireShardSync(ShardKey key, const AcquireOptions& options) {
-  const Channel<ShardResult> out(1);
+  // Always empty between calls, so a thread needs but one.
+  static thread_local const Channel<ShardResult> out(1);
   bool woke = false;
   RETURN_IF_ERROR(core_->Submit(ShardOp::kAcquire, std::move(key), out, options, nullptr, &woke).status());
   ShardResult result = out.Receive(/*spin=*/!woke);

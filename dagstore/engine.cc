@@ -83,14 +83,10 @@ bool Engine::Turn() {
     } else if (!completions_.empty() &&
                (requests_.empty() || completions_in_a_row_ < options_.completions_per_request)) {
       ++completions_in_a_row_;
-      Completion completion = std::move(completions_.front());
-      completions_.pop_front();
-      RunCompletion(std::move(completion));
+      RunCompletion(completions_.Pop());
     } else if (!requests_.empty()) {
       completions_in_a_row_ = 0;
-      Request request = std::move(requests_.front());
-      requests_.pop_front();
-      RunRequest(std::move(request));
+      RunRequest(requests_.Pop());
     } else {
       break;
     }
@@ -517,7 +513,7 @@ void Engine::Serve(uint32_t index, Waiter& waiter) {
   ShardResult result;
   result.key = active.open->key;
   result.ticket = waiter.ticket;
-  result.accessor = Accessor(active.open, seams_.queues, index, slot.incarnation);
+  result.accessor = Accessor(active.lease);
   SendAnswer(std::move(waiter.reply), std::move(result), active.pending);
 }
 
@@ -939,10 +935,13 @@ void Engine::SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open)
   if (active.open != nullptr) {
     IdleRemove(place);
     --open_count_;
+    active.lease.reset();
     seams_.jobs->DropLater(std::move(active.open));
   }
   active.open = std::move(open);
   if (active.open == nullptr) return;
+  active.lease = std::make_shared<const Lease>(
+      Lease{active.open, seams_.queues, active.slot, shards_[active.slot].incarnation});
   ++open_count_;
   if (shards_[active.slot].references == 0) IdleAdd(place);
 }

@@ -137,6 +137,7 @@ class Engine {
     uint32_t slot = kNoSlot;
     std::vector<Waiter> waiters = {};
     std::shared_ptr<const OpenShard> open = {};
+    std::shared_ptr<const Lease> lease = {};  // of `open`, for its accessors
     std::shared_ptr<CancelFlag> cancel = {};  // of the current job
     bool stoppable = false;                   // the last waiter who leaves stops it; false: the store wants it itself
     uint32_t jobs_running = 0;                // stale ones included
@@ -266,8 +267,8 @@ class Engine {
 
   // Queues. Internal is drained first, so that an outside caller never sees half a step.
   std::deque<Internal> internal_ ABSL_GUARDED_BY(loop_);
-  std::deque<Completion> completions_ ABSL_GUARDED_BY(loop_);
-  std::deque<Request> requests_ ABSL_GUARDED_BY(loop_);
+  Inbox<Completion> completions_ ABSL_GUARDED_BY(loop_);
+  Inbox<Request> requests_ ABSL_GUARDED_BY(loop_);
   size_t completions_in_a_row_ ABSL_GUARDED_BY(loop_) = 0;
 
   // Shards whose Initialize job waits for a free place.

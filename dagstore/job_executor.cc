@@ -269,7 +269,8 @@ absl::Status JobExecutor::Discard(const JobSpec& job) {
   const TransientInfo copy = CopyOf(job.key, job.ordinal);
   const absl::StatusOr<ShardRecord> record = ReadRecord(job.key);
   if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();
-  if (record.ok() && record->copy.has_value() && record->copy->name == copy.path) return absl::OkStatus();  // in use still
+  if (record.ok() && record->copy.has_value() && record->copy->name == copy.path)
+    return absl::OkStatus();  // in use still
   return seams_.upgrader->Delete(*seams_.io, copy);
 }
 

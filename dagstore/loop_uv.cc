@@ -53,6 +53,9 @@ void UvLoop::Join() {
 void UvLoop::Run() {
   callbacks_.begin();
   int turns = 0;
+  // Requests come one after the other: worth looking for the next. After a long sleep they do not, and a loop that
+  // looks may keep from running the very caller it has just answered.
+  bool warm = true;
   for (;;) {
     const bool more = callbacks_.turn();
     if (more) {
@@ -61,10 +64,12 @@ void UvLoop::Run() {
     }
     if (callbacks_.finished()) break;
     const Deadline timer = callbacks_.next_timer();
+    for (int i = 0; warm && i < 64 && !queues_->HasWork(); ++i) __builtin_ia32_pause();
+    if (queues_->HasWork()) continue;
     MonotonicNanos now = clock_.Now();
     if (timer.Passed(now)) continue;
     // Look for work: a look costs nothing, a wake-up 25 to 40 us.
-    const MonotonicNanos until = now + spin_;
+    const MonotonicNanos until = warm ? now + spin_ : now;
     while (!queues_->HasWork() && now < until && !timer.Passed(now)) {
       for (int i = 0; i < 64 && !queues_->HasWork(); ++i) __builtin_ia32_pause();
       now = clock_.Now();
@@ -73,6 +78,7 @@ void UvLoop::Run() {
     if (!queues_->PrepareSleep()) continue;
     Sleep(timer);
     queues_->Awake();
+    warm = clock_.Now() - now < 3 * spin_;  // looking included
   }
   callbacks_.end();
   queues_->Shut();  // from here nobody wakes us

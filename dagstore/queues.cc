@@ -1,7 +1,5 @@
 #include "dagstore/queues.h"
 
-#include <iterator>
-
 namespace dagstore {
 
 absl::Status TaskQueues::PushRequest(Request request, bool* woke) {
@@ -69,17 +67,13 @@ void TaskQueues::PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordina
   PushCompletion(std::move(report));
 }
 
-void TaskQueues::Take(std::deque<Completion>& completions, std::deque<Request>& requests) {
+void TaskQueues::Take(Inbox<Completion>& completions, Inbox<Request>& requests) {
   if (!HasWork()) return;
   // Before looking: a push that comes after says so again. Said once too often costs one look.
   has_work_.store(false, std::memory_order_seq_cst);
   MutexLock lock(mu_);
-  std::move(completions_.begin(), completions_.end(), std::back_inserter(completions));
-  completions_.clear();
-  if (requests.empty()) {
-    std::move(requests_.begin(), requests_.end(), std::back_inserter(requests));
-    requests_.clear();
-  }
+  completions.Take(completions_);
+  if (requests.empty()) requests.Take(requests_);
   if (!requests_.empty()) has_work_.store(true, std::memory_order_release);
 }
 

@@ -9,8 +9,8 @@
 #include <absl/functional/any_invocable.h>
 
 #include <atomic>
-#include <deque>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -49,6 +49,36 @@ struct Completion {
   std::unique_ptr<JobResult> result = {};    // Job
 };
 
+// What the loop has taken and not yet run, oldest first. Loop thread.
+template <typename T>
+class Inbox {
+ public:
+  bool empty() const { return next_ == items_.size(); }
+  size_t size() const { return items_.size() - next_; }
+  const T& operator[](size_t i) const { return items_[next_ + i]; }
+  auto begin() const { return items_.begin() + static_cast<std::ptrdiff_t>(next_); }
+  auto end() const { return items_.end(); }
+  T Pop() { return std::move(items_[next_++]); }
+  void clear() {
+    items_.clear();
+    next_ = 0;
+  }
+  // Takes everything out of `from`: a swap, unless something is left here.
+  void Take(std::vector<T>& from) {
+    if (empty()) {
+      clear();
+      items_.swap(from);
+    } else {
+      std::move(from.begin(), from.end(), std::back_inserter(items_));
+      from.clear();
+    }
+  }
+
+ private:
+  std::vector<T> items_;
+  size_t next_ = 0;
+};
+
 class TaskQueues {
  public:
   explicit TaskQueues(size_t requests_max) : requests_max_(requests_max) {}
@@ -70,7 +100,7 @@ class TaskQueues {
 
   // Loop thread. Moves what waits to the end of the given lists; requests only if the loop has none left, so that a
   // busy loop pushes back at the door instead of piling them up.
-  void Take(std::deque<Completion>& completions, std::deque<Request>& requests);
+  void Take(Inbox<Completion>& completions, Inbox<Request>& requests);
   // Any thread. True if Take would find something; may lag behind a push for a moment. Empty() does not.
   bool HasWork() const { return has_work_.load(std::memory_order_acquire); }
 
@@ -91,9 +121,10 @@ class TaskQueues {
   bool Wake() ABSL_LOCKS_EXCLUDED(mu_);
 
   const size_t requests_max_;
-  std::atomic<bool> has_work_{false};
-  std::atomic<bool> asleep_{false};
-  Mutex mu_;
+  // Apart from what is written under the lock: the loop looks at the first all the time, pushers at the second.
+  alignas(64) std::atomic<bool> has_work_{false};
+  alignas(64) std::atomic<bool> asleep_{false};
+  alignas(64) Mutex mu_;
   std::function<void()> wake_ ABSL_GUARDED_BY(mu_);
   std::vector<Completion> completions_ ABSL_GUARDED_BY(mu_);
   std::vector<Request> requests_ ABSL_GUARDED_BY(mu_);

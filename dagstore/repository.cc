@@ -124,7 +124,8 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   if (found == Found::kRepository) {
     ASSIGN_OR_RETURN(const Bytes text, ReadSmallFile(io, dir + "/" + kMarkerName, kMarkerBytesMax));
     if (AsText(text) != marker) {
-      return FailedPrecondition("\"{}/{}\" names another repository or format than the database beside it", dir, kMarkerName);
+      return FailedPrecondition("\"{}/{}\" names another repository or format than the database beside it", dir,
+                                kMarkerName);
     }
   } else {
     const Span parts[] = {AsSpan(marker)};

@@ -17,7 +17,8 @@ void CheckSound(DagStore& store) {
   REQUIRE_STATUS_OK(store.AwaitLookups());
   std::string problems;
   const FsckReport report = ValueOf(CheckStore(store, WorkContext{}, [&problems](const FsckProblem& problem) {
-    problems += fmt::format("{} {}: {}\n", FsckPartName(problem.part), problem.key.Printable(), ToString(problem.status));
+    problems +=
+        fmt::format("{} {}: {}\n", FsckPartName(problem.part), problem.key.Printable(), ToString(problem.status));
   }));
   CHECK_MESSAGE(report.problems == 0, problems);
 }
@@ -53,7 +54,8 @@ TEST_CASE("crash: whichever commit of a register, destroy or recover fails, a re
         {
           const auto store = ValueOf(DagStore::Open(options));
           REQUIRE_STATUS_OK(store->RegisterShardSync("other", MountOfFile(*store, dir.File("good.car"))));
-          if (act == Act::kDestroy) REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));
+          if (act == Act::kDestroy)
+            REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));
           if (act == Act::kRecover) {
             REQUIRE_FALSE(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))).ok());
             WriteBytes(dir.File("k.car"), MakeCar(2, 8));
@@ -170,7 +172,8 @@ TEST_CASE("crash: what was acknowledged survives 30 kills of the process") {
   MESSAGE("seed ", kSeed);
   std::mt19937_64 random(kSeed);
   const TempDir dir;
-  for (int car = 0; car < kCars; ++car) WriteBytes(dir.File(fmt::format("{}.car", car)), MakeCar(static_cast<uint64_t>(car), kBlocks));
+  for (int car = 0; car < kCars; ++car)
+    WriteBytes(dir.File(fmt::format("{}.car", car)), MakeCar(static_cast<uint64_t>(car), kBlocks));
 
   for (int repository = 0; repository < 6; ++repository) {
     const uint64_t seed = kSeed + static_cast<uint64_t>(repository);

@@ -27,7 +27,8 @@ TEST_CASE("engine: a lazy registration is answered once it is durable, and start
   CHECK(world.directory.alive() == 0);
 }
 
-TEST_CASE("engine: row 25: an eager registration rests on two commits, the job on the first, the answer on the second") {
+TEST_CASE(
+    "engine: row 25: an eager registration rests on two commits, the job on the first, the answer on the second") {
   EngineWorld world;
   const Ticket ticket = world.Register("k");
   world.Run();
@@ -621,7 +622,8 @@ TEST_CASE("engine: row 11: releases count while a shard recovers, so it can be d
   CHECK_STATUS_OK(world.Answer(ticket).status);
 }
 
-TEST_CASE("engine: damage to a block is noted, to the index repaired, to the shard final, and an old index is not to blame") {
+TEST_CASE(
+    "engine: damage to a block is noted, to the index repaired, to the shard final, and an old index is not to blame") {
   EngineWorld world;
   world.MakeAvailable("k");
   Accessor accessor = world.MustAcquire("k");
@@ -934,7 +936,8 @@ TEST_CASE("engine: an acquirer who leaves as the last while a copy is collected 
 
 // ---- Commits ----
 
-TEST_CASE("engine: row 26: after a failed commit nothing says OK that is not durable, and open shards are still served") {
+TEST_CASE(
+    "engine: row 26: after a failed commit nothing says OK that is not durable, and open shards are still served") {
   EngineWorld world;
   world.MakeAvailable("open");
   const Accessor held = world.MustAcquire("open");
@@ -1323,8 +1326,8 @@ TEST_CASE("engine: closing past its grace lets a destroy finish that waits for a
 
 // ---- Random schedules ----
 
-// One schedule: requests, stops, deadlines, job and commit outcomes in any order, and then a close. The oracle knows what
-// may be answered to whom; the engine's own CHECKs know the rest (a Bug row of the table ends the process).
+// One schedule: requests, stops, deadlines, job and commit outcomes in any order, and then a close. The oracle knows
+// what may be answered to whom; the engine's own CHECKs know the rest (a Bug row of the table ends the process).
 class Schedule {
  public:
   explicit Schedule(uint64_t seed) : seed_(seed), random_(seed), world_(MakeOptions()) {
@@ -1381,7 +1384,8 @@ class Schedule {
         return;
       case 7: return world_.clock.Advance(absl::Milliseconds(Below(40)));
       case 8:
-        if (!accessors_.empty()) accessors_.erase(accessors_.begin() + static_cast<std::ptrdiff_t>(Below(accessors_.size())));
+        if (!accessors_.empty())
+          accessors_.erase(accessors_.begin() + static_cast<std::ptrdiff_t>(Below(accessors_.size())));
         return;
       case 9:
         if (!accessors_.empty() && Chance(40)) {

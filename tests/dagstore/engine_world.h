@@ -1,4 +1,5 @@
-// EngineWorld: an engine with everything around it in the test's hands: time, jobs, commits. One thread, which is the loop.
+// EngineWorld: an engine with everything around it in the test's hands: time, jobs, commits. One thread, which is the
+// loop.
 #pragma once
 
 #include <map>

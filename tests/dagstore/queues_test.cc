@@ -18,8 +18,8 @@ Request Asking(TicketId ticket) {
 }
 
 struct Taken {
-  std::deque<Completion> completions;
-  std::deque<Request> requests;
+  Inbox<Completion> completions;
+  Inbox<Request> requests;
 };
 
 TEST_CASE("task queues: give back in order what was pushed, requests and completions apart") {
@@ -122,8 +122,8 @@ TEST_CASE("task queues: a sleeper is woken once for many posts, and one that is 
   CHECK_EQ(woken, 1);
 }
 
-// Goal: no wake-up is lost between a pusher who looks whether the loop sleeps and a loop that looks whether there is work.
-// Method: a consumer that sleeps only by the protocol; a lost wake-up leaves it asleep, which the guard reports.
+// Goal: no wake-up is lost between a pusher who looks whether the loop sleeps and a loop that looks whether there is
+// work. Method: a consumer that sleeps only by the protocol; a lost wake-up leaves it asleep, which the guard reports.
 TEST_CASE("task queues: no wake-up is lost, however pushes and sleeps fall") {
   constexpr int kProducers = 4;
   constexpr int kPushes = 20'000;
@@ -144,7 +144,8 @@ TEST_CASE("task queues: no wake-up is lost, however pushes and sleeps fall") {
         if (i % 2 == 0) {
           queues.PushRelease(static_cast<uint32_t>(p), static_cast<uint32_t>(i / 2));
         } else {
-          DAGSTORE_CHECK_OK(queues.PushRequest(Asking(static_cast<TicketId>(p) * kPushes + static_cast<TicketId>(i / 2))));
+          DAGSTORE_CHECK_OK(
+              queues.PushRequest(Asking(static_cast<TicketId>(p) * kPushes + static_cast<TicketId>(i / 2))));
         }
         if (i % 64 == 0) std::this_thread::yield();
       }
@@ -160,7 +161,8 @@ TEST_CASE("task queues: no wake-up is lost, however pushes and sleeps fall") {
     queues.Take(taken.completions, taken.requests);
     seen += static_cast<int>(taken.completions.size() + taken.requests.size());
     for (const Completion& c : taken.completions) in_order &= c.incarnation == next_release[c.slot]++;
-    for (const Request& r : taken.requests) in_order &= r.meta.ticket % kPushes == next_request[r.meta.ticket / kPushes]++;
+    for (const Request& r : taken.requests)
+      in_order &= r.meta.ticket % kPushes == next_request[r.meta.ticket / kPushes]++;
     if (queues.HasWork() || seen == kProducers * kPushes || !queues.PrepareSleep()) continue;
     std::unique_lock lock(mu);
     lost = !cv.wait_for(lock, std::chrono::minutes(2), [&] { return wake; });

@@ -49,7 +49,9 @@ struct RemoteStore {
 };
 constexpr char kRemoteUrl[] = "remote://me:CANARY@host/a.car?sig=CANARY";
 
-TEST_CASE("store: row 12: a shard in use keeps its local copy, whatever its state; an idle one gives it up and fetches again") {
+TEST_CASE(
+    "store: row 12: a shard in use keeps its local copy, whatever its state; an idle one gives it up and fetches "
+    "again") {
   const TempDir dir;
   RemoteStore world(dir.File("repo"));
   world.source.content = MakeCar(1, 20);
@@ -74,7 +76,9 @@ TEST_CASE("store: row 12: a shard in use keeps its local copy, whatever its stat
   CHECK_EQ(world.source.opens, opens + 1);
 }
 
-TEST_CASE("store: row 17: destroying a shard removes its index, postings and roots; registering the key again indexes the new content") {
+TEST_CASE(
+    "store: row 17: destroying a shard removes its index, postings and roots; registering the key again indexes the "
+    "new content") {
   const TempDir dir;
   for (const size_t inline_bytes_max : {size_t{0}, size_t{64} << 10}) {
     CAPTURE(inline_bytes_max);
@@ -168,7 +172,8 @@ TEST_CASE("store: row 27: a record that cannot be decoded is set aside and liste
   }
 }
 
-TEST_CASE("store: a key registered again after its half-destroyed record was set aside is not destroyed at the next start") {
+TEST_CASE(
+    "store: a key registered again after its half-destroyed record was set aside is not destroyed at the next start") {
   const TempDir dir;
   WriteBytes(dir.File("a.car"), MakeCar(1, 5));
   { (void)ValueOf(DagStore::Open(StoreOptions(dir.File("repo")))); }
@@ -197,7 +202,8 @@ TEST_CASE("store: row 28: a repository under another spelling of its path, with 
     REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfUrl(*store, kRemoteUrl)));
   }
   const auto copies = FilesBelow(dir.File("repo/transients"));
-  for (const char* place : {"repo/transients/foreign.car", "repo/transients/k", "repo/indexes/notes.txt", "repo/top/x"}) {
+  for (const char* place :
+       {"repo/transients/foreign.car", "repo/transients/k", "repo/indexes/notes.txt", "repo/top/x"}) {
     WriteBytes(dir.File(place), AsSpan("not ours"));
   }
   fs::create_directory_symlink(dir.File("repo"), dir.File("link"));
@@ -209,7 +215,8 @@ TEST_CASE("store: row 28: a repository under another spelling of its path, with 
     (void)ValueOf(store->Gc({.copy_bytes_target = UINT64_MAX}));
     CheckServes(*store, "k", 1, 20);
   }
-  for (const char* place : {"repo/transients/foreign.car", "repo/transients/k", "repo/indexes/notes.txt", "repo/top/x"}) {
+  for (const char* place :
+       {"repo/transients/foreign.car", "repo/transients/k", "repo/indexes/notes.txt", "repo/top/x"}) {
     CHECK(fs::exists(dir.File(place)));
   }
   for (const std::string& copy : copies) CHECK(fs::exists(dir.File("repo/transients/" + copy)));
@@ -293,7 +300,8 @@ TEST_CASE("store: row 35: a start that was interrupted at any file operation is 
 
 TEST_CASE("store: rows 36 and 37: an address survives restarts, whatever bytes it has and whatever stat says") {
   const TempDir dir;
-  const std::string names[] = {"plain.car", "with space.car", "per%2Fcent.car", "q?x=1#y.car", "\xff\xfe.car", "a&b=c;d.car"};
+  const std::string names[] = {"plain.car",   "with space.car", "per%2Fcent.car",
+                               "q?x=1#y.car", "\xff\xfe.car",   "a&b=c;d.car"};
   uint64_t seed = 1;
   {
     const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
@@ -302,7 +310,8 @@ TEST_CASE("store: rows 36 and 37: an address survives restarts, whatever bytes i
       REQUIRE_STATUS_OK(store->RegisterShardSync(name, MountOfFile(*store, dir.File(name))));
       ++seed;
     }
-    REQUIRE_STATUS_OK(store->RegisterShardSync("inline", MountOfUrl(*store, "bytes:" + EncodeBase(Base::kBase64Url, MakeCar(99, 3)))));
+    REQUIRE_STATUS_OK(store->RegisterShardSync(
+        "inline", MountOfUrl(*store, "bytes:" + EncodeBase(Base::kBase64Url, MakeCar(99, 3)))));
   }
   const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
   seed = 1;
@@ -318,7 +327,8 @@ TEST_CASE("store: rows 36 and 37: an address survives restarts, whatever bytes i
 
 TEST_CASE("store: rows 38 and 45: keys of any bytes are themselves, and none is a path") {
   const TempDir dir;
-  const std::string keys[] = {"a/b", "a//b", "a/./b", "../../evil", "/etc/evil", std::string("z\0", 2), "z", "..", "\n"};
+  const std::string keys[] = {"a/b", "a//b", "a/./b", "../../evil", "/etc/evil", std::string("z\0", 2),
+                              "z",   "..",   "\n"};
   {
     const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("a/b/repo"))));
     RemoteSource unused;
@@ -416,7 +426,8 @@ TEST_CASE("store: row 44: sources and folders that cannot be looked at are error
   CHECK_EQ(ValueOf(store->ListShards({.state = ShardState::kErrored})).shards.size(), 4);
 }
 
-TEST_CASE("store: row 46: a copy that the user gave is read, and neither destroy, recover nor gc removes or changes it") {
+TEST_CASE(
+    "store: row 46: a copy that the user gave is read, and neither destroy, recover nor gc removes or changes it") {
   const TempDir dir;
   RemoteStore world(dir.File("repo"));
   world.source.content = MakeCar(1, 20);
@@ -496,7 +507,8 @@ TEST_CASE("store: row 49: the index that comes inside a foreign CARv2 is not tak
   const Accessor accessor = ValueOf(store->AcquireShardSync("k"));
   Block block;
   REQUIRE_STATUS_OK(accessor.NewBlockstore()->Get(cid.view(), block));
-  CHECK(SameBytes(block.data(), ReadTestData("go-car/bafy2bzacebohz654namrgmwjjx4qmtwgxixsd7pn4tlanyrc3g3hwj75hlxrw.block")));
+  CHECK(SameBytes(block.data(),
+                  ReadTestData("go-car/bafy2bzacebohz654namrgmwjjx4qmtwgxixsd7pn4tlanyrc3g3hwj75hlxrw.block")));
 }
 
 TEST_CASE("store: row 50: bytes that do not match their CID are not served; a sound shard is asked instead") {

@@ -36,7 +36,8 @@ TEST_CASE("store: registers a CAR, finds its blocks, serves them verified, and s
     if (life == 0) {
       REQUIRE_STATUS_OK(store->RegisterShardSync("one", MountOf(*store, TestDataPath("go-car/sample-v1.car"))));
       REQUIRE_STATUS_OK(store->RegisterShardSync("two", MountOf(*store, TestDataPath("go-car/sample-wrapped-v2.car"))));
-      CHECK_CODE(store->RegisterShardSync("one", MountOf(*store, TestDataPath("go-car/sample-v1.car"))), kAlreadyExists);
+      CHECK_CODE(store->RegisterShardSync("one", MountOf(*store, TestDataPath("go-car/sample-v1.car"))),
+                 kAlreadyExists);
     }
     const ShardInfo info = ValueOf(store->GetShardInfo("one"));
     CHECK(info.state == ShardState::kAvailable);

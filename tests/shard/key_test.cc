@@ -15,7 +15,8 @@ TEST_CASE("shard key: any bytes up to the limit, none and one more are refused")
 }
 
 TEST_CASE("shard key: row 38: keys are compared byte by byte; nothing is cleaned") {
-  const std::string keys[] = {"a/b", "a//b", "a/./b", "/a/b", "a/b/", "A/b", std::string("a/b\0", 4), "a%2fb", "a/../a/b"};
+  const std::string keys[] = {"a/b",   "a//b",    "a/./b", "/a/b", "a/b/", "A/b", std::string("a/b\0", 4),
+                              "a%2fb", "a/../a/b"};
   std::set<std::string> stems;
   for (const std::string& key : keys) {
     CHECK_EQ(ShardKey(key).bytes(), key);
@@ -40,8 +41,9 @@ TEST_CASE("shard key: its printable form shows every byte and quotes none raw") 
     std::string bytes;
     std::string printable;
   };
-  for (const Case& c : {Case{"plain text/ok", "plain text/ok"}, Case{std::string("\0\x1f\x7f\x80\xff", 5), "\\x00\\x1f\\x7f\\x80\\xff"},
-                        Case{"a\"b\\c", "a\\x22b\\x5cc"}, Case{"\r\n\x1b[31m", "\\x0d\\x0a\\x1b[31m"}, Case{"~ ", "~ "}}) {
+  for (const Case& c :
+       {Case{"plain text/ok", "plain text/ok"}, Case{std::string("\0\x1f\x7f\x80\xff", 5), "\\x00\\x1f\\x7f\\x80\\xff"},
+        Case{"a\"b\\c", "a\\x22b\\x5cc"}, Case{"\r\n\x1b[31m", "\\x0d\\x0a\\x1b[31m"}, Case{"~ ", "~ "}}) {
     CHECK_EQ(ShardKey(c.bytes).Printable(), c.printable);
   }
   for (const char fill : {'a', '\n'}) {

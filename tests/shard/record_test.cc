@@ -38,7 +38,8 @@ Bytes Golden(const std::string& name, const std::string& encoded) {
   const std::string path = std::string(DAGSTORE_TEST_DATA) + "/../golden/" + name;
   if (std::getenv("DAGSTORE_UPDATE_GOLDEN") != nullptr) {
     std::ofstream file(path);
-    for (size_t at = 0; at < encoded.size(); at += 32) file << ToHex(AsSpan(encoded).subspan(at).first(std::min<size_t>(32, encoded.size() - at))) << "\n";
+    for (size_t at = 0; at < encoded.size(); at += 32)
+      file << ToHex(AsSpan(encoded).subspan(at).first(std::min<size_t>(32, encoded.size() - at))) << "\n";
   }
   std::ifstream file(path);
   REQUIRE_MESSAGE(file.good(), "no golden file ", path);
@@ -134,7 +135,8 @@ TEST_CASE("record: what no program of ours writes is DataLoss, though the checks
     CHECK_FALSE(DecodeRecord(AsSpan(Sealed(content.substr(0, size)))).ok());
   }
   // Texts that claim more than there is allocate nothing.
-  std::string huge = content.substr(0, 8) + std::string(1, '\0') + std::string(1, '\0') + std::string(4, '\0') + std::string(6, '\0');
+  std::string huge =
+      content.substr(0, 8) + std::string(1, '\0') + std::string(1, '\0') + std::string(4, '\0') + std::string(6, '\0');
   AppendVarint(huge, uint64_t{1} << 62);
   CHECK_CODE(DecodeRecord(AsSpan(Sealed(huge))), kDataLoss);
   // An attempts field beyond 32 bits, an error code that is none.

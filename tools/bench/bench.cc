@@ -74,8 +74,8 @@ double ComparePair(const BenchConfig& config, const Pair& pair, const std::funct
     b.push_back(theirs());
   }
   const double ratio = Median(a) / Median(b);
-  fmt::print("{:<44} {:>11.4g} {:<12} {:>11.4g}  {:<24} ratio {:>8.3f}  {}\n", pair.name, Median(a), pair.unit, Median(b),
-             pair.theirs, ratio, pair.goal.empty() ? "" : "goal " + pair.goal);
+  fmt::print("{:<44} {:>11.4g} {:<12} {:>11.4g}  {:<24} ratio {:>8.3f}  {}\n", pair.name, Median(a), pair.unit,
+             Median(b), pair.theirs, ratio, pair.goal.empty() ? "" : "goal " + pair.goal);
   std::fflush(stdout);
   return ratio;
 }
@@ -107,13 +107,15 @@ int RunBench(const std::vector<std::string>& arguments) {
       return 2;
     }
   }
-  std::string folder = (config.dir.empty() ? std::filesystem::temp_directory_path().string() : config.dir) + "/dagstore-bench-XXXXXX";
+  std::string folder =
+      (config.dir.empty() ? std::filesystem::temp_directory_path().string() : config.dir) + "/dagstore-bench-XXXXXX";
   if (mkdtemp(folder.data()) == nullptr) {
     fmt::print(stderr, "dagstore bench: cannot make a folder in {}\n", folder);
     return 1;
   }
   PrintMachine();
-  fmt::print("best sha2-256 kernel here: {}; {} interleaved repeats, medians\n\n", kKernelNames[static_cast<size_t>(BestSha256Kernel())], config.repeats());
+  fmt::print("best sha2-256 kernel here: {}; {} interleaved repeats, medians\n\n",
+             kKernelNames[static_cast<size_t>(BestSha256Kernel())], config.repeats());
   for (const Named& bench : kAll) {
     if (!names.empty() && std::find(names.begin(), names.end(), bench.name) == names.end()) continue;
     config.dir = folder + "/" + bench.name;

@@ -41,23 +41,28 @@ void BenchGet(const BenchConfig& config) {
       Bytes buffer(block_bytes);
       const double nanos = 1e9 / static_cast<double>(gets);
       const std::string size = fmt::format("{} KiB", block_bytes >> 10);
-      ComparePair(config,
-                  {fmt::format("Get {}, {}", size, verify ? "verified" : "not verified"), "ns", "",
-                   verify ? "pread and hash" : "bare pread", verify ? "<= 1.2" : block_bytes == 4096 ? "<= 1.35" : "<= 1.1"},
-                  [&] {
-                    return nanos * Seconds([&] {
-                             for (const Cid& cid : wanted) DAGSTORE_CHECK_OK(blockstore->Get(cid.view(), block));
-                           });
-                  },
-                  [&] {
-                    return nanos * Seconds([&] {
-                             for (size_t i = 0; i < gets; ++i) {
-                               const uint64_t at = 59 + picks[i] * (head + block_bytes) + head;
-                               DAGSTORE_CHECK(pread(fd, buffer.data(), block_bytes, static_cast<off_t>(at)) == static_cast<ssize_t>(block_bytes));
-                               if (verify) DAGSTORE_CHECK(VerifyBlock(wanted[i].hash(), buffer) == HashCheck::kMatch);
-                             }
-                           });
-                  });
+      ComparePair(
+          config,
+          {fmt::format("Get {}, {}", size, verify ? "verified" : "not verified"), "ns", "",
+           verify ? "pread and hash" : "bare pread",
+           verify                ? "<= 1.2"
+           : block_bytes == 4096 ? "<= 1.35"
+                                 : "<= 1.1"},
+          [&] {
+            return nanos * Seconds([&] {
+                     for (const Cid& cid : wanted) DAGSTORE_CHECK_OK(blockstore->Get(cid.view(), block));
+                   });
+          },
+          [&] {
+            return nanos * Seconds([&] {
+                     for (size_t i = 0; i < gets; ++i) {
+                       const uint64_t at = 59 + picks[i] * (head + block_bytes) + head;
+                       DAGSTORE_CHECK(pread(fd, buffer.data(), block_bytes, static_cast<off_t>(at)) ==
+                                      static_cast<ssize_t>(block_bytes));
+                       if (verify) DAGSTORE_CHECK(VerifyBlock(wanted[i].hash(), buffer) == HashCheck::kMatch);
+                     }
+                   });
+          });
       if (verify) {
         const IndexedBlockstore all(*store);
         PrintFigure("Get " + size + " over all shards, verified", nanos * Seconds([&] {

@@ -28,7 +28,9 @@ class Reference {
 
   void Event(const std::string& key, const char* state) {
     KvBatch batch;
-    batch.Put(KvTable::kRecords, key, fmt::format(R"({{"k":"{}","u":"file:///data/{}.car","t":"","s":"{}","l":false,"e":""}})", key, key, state));
+    batch.Put(
+        KvTable::kRecords, key,
+        fmt::format(R"({{"k":"{}","u":"file:///data/{}.car","t":"","s":"{}","l":false,"e":""}})", key, key, state));
     DAGSTORE_CHECK_OK(kv_->Commit(batch, true));
   }
   void RegisterLazy(const std::string& key) { Event(key, "ShardStateNew"); }
@@ -50,8 +52,9 @@ class Reference {
       const std::string hash(AsText(section.cid.hash.digest));
       const auto old = kv_->Get(KvTable::kTopIndex, hash);
       DAGSTORE_CHECK_OK(old.status());
-      inverted.Put(KvTable::kTopIndex, hash,
-                   old->has_value() ? (*old)->substr(0, (*old)->size() - 1) + ",\"" + key + "\"]" : "[\"" + key + "\"]");
+      inverted.Put(
+          KvTable::kTopIndex, hash,
+          old->has_value() ? (*old)->substr(0, (*old)->size() - 1) + ",\"" + key + "\"]" : "[\"" + key + "\"]");
     }
     DAGSTORE_CHECK_OK(kv_->Commit(inverted, true));
     std::ofstream(dir_ + "/" + key + ".full.idx", std::ios::binary) << index;
@@ -65,7 +68,8 @@ class Reference {
 
 // Registers `shards` shards with up to `window` under way; returns shards per second.
 template <typename MakeMount>
-double RegisterMany(DagStore& store, const std::string& prefix, size_t shards, size_t window, bool lazy, MakeMount make) {
+double RegisterMany(DagStore& store, const std::string& prefix, size_t shards, size_t window, bool lazy,
+                    MakeMount make) {
   const Channel<ShardResult> out(window);
   RegisterOptions options;
   options.lazy = lazy;
@@ -99,7 +103,8 @@ void BenchRegister(const BenchConfig& config) {
               [&] {
                 const int r = reference_round++;
                 return static_cast<double>(reference_shards) / Seconds([&] {
-                         for (size_t i = 0; i < reference_shards; ++i) reference.RegisterLazy(fmt::format("lazy{}-{}", r, i));
+                         for (size_t i = 0; i < reference_shards; ++i)
+                           reference.RegisterLazy(fmt::format("lazy{}-{}", r, i));
                        });
               });
 
@@ -115,7 +120,8 @@ void BenchRegister(const BenchConfig& config) {
   std::vector<std::string> paths;
   for (size_t i = 0; i < indexed_shards; ++i) {
     paths.push_back(fmt::format("{}/{}.car", config.dir, i));
-    std::ofstream(paths.back(), std::ios::binary).write(reinterpret_cast<const char*>(cars[i].data()), static_cast<std::streamsize>(cars[i].size()));
+    std::ofstream(paths.back(), std::ios::binary)
+        .write(reinterpret_cast<const char*>(cars[i].data()), static_cast<std::streamsize>(cars[i].size()));
   }
   ComparePair(config, {"registration with 100 blocks indexed, verified", "shards/s", "", "a sync per event", ">= 20"},
               [&] {

@@ -1,4 +1,5 @@
-// A million shards: time from open to the first answer, against a bare scan of the same records; memory and disk per shard.
+// A million shards: time from open to the first answer, against a bare scan of the same records; memory and disk per
+// shard.
 #include <malloc.h>
 
 #include <fstream>
@@ -20,7 +21,9 @@ double ResidentBytes() {
 }
 
 // 64 bytes, as a piece CID is.
-std::string ShardName(size_t i) { return fmt::format("baga6ea4seaqao7s73y24kcutaosvacpdjgfe5pw76ooefnyqw4ynr3d2y{:07}", i); }
+std::string ShardName(size_t i) {
+  return fmt::format("baga6ea4seaqao7s73y24kcutaosvacpdjgfe5pw76ooefnyqw4ynr3d2y{:07}", i);
+}
 
 }  // namespace
 

@@ -85,12 +85,14 @@ void BenchScan(const BenchConfig& config) {
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     DAGSTORE_CHECK(fd >= 0);
     const uint64_t first = 59;  // one root
-    const std::string label = block_bytes >= 1024 ? fmt::format("{} KiB blocks", block_bytes >> 10) : fmt::format("{} B blocks", block_bytes);
+    const std::string label =
+        block_bytes >= 1024 ? fmt::format("{} KiB blocks", block_bytes >> 10) : fmt::format("{} B blocks", block_bytes);
 
     const double millions = static_cast<double>(blocks) / 1e6;
-    ComparePair(config, {"skip-scan, " + label, "M blocks/s", "", "raw header hops", ">= 0.70"},
-                [&] { return millions / Seconds([&] { DAGSTORE_CHECK(SkipScan(**file) == blocks); }); },
-                [&] { return millions / Seconds([&] { DAGSTORE_CHECK(RawHops(fd, size, first, block_bytes) == blocks); }); });
+    ComparePair(
+        config, {"skip-scan, " + label, "M blocks/s", "", "raw header hops", ">= 0.70"},
+        [&] { return millions / Seconds([&] { DAGSTORE_CHECK(SkipScan(**file) == blocks); }); },
+        [&] { return millions / Seconds([&] { DAGSTORE_CHECK(RawHops(fd, size, first, block_bytes) == blocks); }); });
 
     Bytes car(size);
     DAGSTORE_CHECK_OK((*file)->Read(0, car.size(), car.data()));

@@ -41,7 +41,9 @@ void BenchTop(const BenchConfig& config) {
     const auto add = [&](size_t n) {
       return 1e6 / static_cast<double>(n) * Seconds([&] {
                const Channel<ShardResult> out(n);
-               for (size_t i = 0; i < n; ++i) DAGSTORE_CHECK_OK(store->RegisterShard(fmt::format("s{}", next++), BytesMountOf(*store, car), out).status());
+               for (size_t i = 0; i < n; ++i)
+                 DAGSTORE_CHECK_OK(
+                     store->RegisterShard(fmt::format("s{}", next++), BytesMountOf(*store, car), out).status());
                for (size_t i = 0; i < n; ++i) DAGSTORE_CHECK_OK(out.Receive().status);
              });
     };
@@ -50,17 +52,17 @@ void BenchTop(const BenchConfig& config) {
     for (int i = 0; i < config.repeats(); ++i) first.push_back(add(sample));
     while (next < shards) add(std::min<size_t>(1000, shards - next));
     for (int i = 0; i < config.repeats(); ++i) last.push_back(add(sample));
-    fmt::print("{:<44} {:>11.4g} {:<12} {:>11.4g}  {:<24} ratio {:>8.3f}  goal <= 1.5\n", fmt::format("adding the same 100 blocks to shard {}", shards),
-               Median(last), "us/shard", Median(first), "to the first shards", Median(last) / Median(first));
+    fmt::print("{:<44} {:>11.4g} {:<12} {:>11.4g}  {:<24} ratio {:>8.3f}  goal <= 1.5\n",
+               fmt::format("adding the same 100 blocks to shard {}", shards), Median(last), "us/shard", Median(first),
+               "to the first shards", Median(last) / Median(first));
     DAGSTORE_CHECK_OK(store->Close());
   }
   {
     size_t entries = 0;
     uint64_t seed = 1;
     Options options = BenchOptions(config.dir + "/destroy");
-    options.indexer = [&](const RandomReader&, const IndexBuildOptions&, const IndexOutput& output, const WorkContext&) {
-      return FakeIndexer(entries, seed++, output);
-    };
+    options.indexer = [&](const RandomReader&, const IndexBuildOptions&, const IndexOutput& output,
+                          const WorkContext&) { return FakeIndexer(entries, seed++, output); };
     const auto store = OpenBenchStore(options);
     const Bytes car = SampleCar(6, 1, 100);
     const size_t large = config.quick ? 100'000 : 10'000'000;
@@ -88,12 +90,14 @@ void BenchTop(const BenchConfig& config) {
     }
     std::mt19937_64 random(9);
     const size_t lookups = config.quick ? 1000 : 50'000;
-    PrintFigure(fmt::format("shards of a CID among {} entries, exact", shards * blocks), 1e9 / static_cast<double>(lookups) * Seconds([&] {
+    PrintFigure(fmt::format("shards of a CID among {} entries, exact", shards * blocks),
+                1e9 / static_cast<double>(lookups) * Seconds([&] {
                   for (size_t i = 0; i < lookups; ++i) {
                     const auto keys = store->ShardsContainingMultihash(cids[random() % cids.size()].hash());
                     DAGSTORE_CHECK(keys.ok() && keys->size() == 1);
                   }
-                }), "ns");
+                }),
+                "ns");
     const TopIndexStats top = store->Stats()->top;
     PrintFigure("entries in the top-level index", static_cast<double>(top.entries), "entries");
     DAGSTORE_CHECK_OK(store->Close());
