@@ -8,6 +8,8 @@ namespace {
 
 // A turn over 5 ms starves I/O and timers: a metric, and a test failure.
 constexpr MonotonicNanos kSlowTurn = 5'000'000;
+// Turns without work before a batch goes with fewer callers than came back last time: about 10 us of a 250 us sync.
+constexpr int kGatherLooks = 64;
 
 // Timers of answered requests that may wait for their time; 24 bytes each. More are swept, so that long deadlines of
 // many short requests cost no memory.
@@ -98,7 +100,7 @@ bool Engine::Turn() {
   StartBacklog();
   EvictIdle();
 
-  SendBatch();
+  SendBatch(/*idle=*/tasks == 0);
   for (JobSpec& job : jobs_out_) seams_.jobs->Start(std::move(job));
   jobs_out_.clear();
   stats_.answers += answers_out_.size();
@@ -112,7 +114,8 @@ bool Engine::Turn() {
     stats_.turn_nanos_max = std::max(stats_.turn_nanos_max, took);
     if (took > kSlowTurn) ++stats_.turns_over_5ms;
   }
-  return !internal_.empty() || !completions_.empty() || !requests_.empty() || seams_.queues->HasWork();
+  return !internal_.empty() || !completions_.empty() || !requests_.empty() || seams_.queues->HasWork() ||
+         (!committing_ && !batch_.empty());
 }
 
 Deadline Engine::NextTimer() const {
@@ -833,8 +836,13 @@ void Engine::SendAnswer(Channel<ShardResult>::Slot reply, ShardResult result, ui
   (gate == nullptr ? answers_out_ : gate->answers).push_back({std::move(reply), std::move(result)});
 }
 
-void Engine::SendBatch() {
+void Engine::SendBatch(bool idle) {
   if (committing_ || batch_.empty()) return;
+  if (gathering_.changes < gather_target_ && gather_looks_ > 0) {
+    if (idle) --gather_looks_;
+    return;
+  }
+  gather_target_ = 0;
   committing_ = true;
   ++stats_.commits;
   stats_.changes_committed += gathering_.changes;
@@ -848,6 +856,10 @@ void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
   committing_ = false;
   if (status.ok()) {
     durable_ = sequence;
+    if (in_flight_.answers.size() > 1) {  // nobody waits for a lone caller
+      gather_target_ = gathering_.changes + in_flight_.answers.size();
+      gather_looks_ = kGatherLooks;
+    }
     Open(std::exchange(in_flight_, {}));
     return;
   }

@@ -235,7 +235,7 @@ class Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Null if nothing needs to wait.
   Gate* GateFor(uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void SendBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void SendBatch(bool idle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Open(Gate gate) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   uint64_t PendingOf(const Slot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
@@ -286,6 +286,9 @@ class Engine {
   Gate gathering_ ABSL_GUARDED_BY(loop_);
   bool committing_ ABSL_GUARDED_BY(loop_) = false;
   Gate in_flight_ ABSL_GUARDED_BY(loop_);
+  // After a commit its callers come back with their next requests: worth a few looks before the next batch goes.
+  uint64_t gather_target_ ABSL_GUARDED_BY(loop_) = 0;  // changes to wait for
+  int gather_looks_ ABSL_GUARDED_BY(loop_) = 0;        // turns without a task that are left
   uint64_t durable_ ABSL_GUARDED_BY(loop_) = 0;         // batches up to here are stored
   absl::Status store_error_ ABSL_GUARDED_BY(loop_);     // the first failed commit; OK while healthy
   Ordinal next_ordinal_ ABSL_GUARDED_BY(loop_) = 1;

@@ -277,6 +277,7 @@ absl::Status JobExecutor::Discard(const JobSpec& job) {
 PooledJobRunner::PooledJobRunner(const Options& options, JobExecutor& executor, std::shared_ptr<TaskQueues> queues)
     : executor_(executor),
       queues_(std::move(queues)),
+      trash_("dagstore-trash", 1),
       index_("dagstore-index", IndexThreads(options)),
       open_("dagstore-open", std::max(1, options.open_threads)),
       remove_("dagstore-remove", 1) {}
@@ -299,6 +300,12 @@ void PooledJobRunner::Start(JobSpec job) {
   PoolOf(job.kind).Post([this, job = std::move(job)] {
     auto result = std::make_unique<JobResult>(executor_.Run(job));
     queues_->PushJobDone(job, std::move(result));
+    if (job.kind != JobKind::kDestroy && job.kind != JobKind::kDiscard) return;
+    if (trash_wanted_.exchange(true)) return;  // will be done, with ours in it
+    trash_.Post([this] {
+      trash_wanted_.store(false);
+      executor_.EmptyTrash();
+    });
   });
 }
 

@@ -4,6 +4,7 @@
 // Threads: Run any worker, concurrently.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -33,6 +34,8 @@ class JobExecutor {
   JobExecutor(const Options& options, const Seams& seams);
 
   JobResult Run(const JobSpec& job);
+  // Deletes what destroyed and replaced shards have left. May take long: a large file, or many.
+  void EmptyTrash() { (void)seams_.indexes->EmptyTrash(); }  // what stays is there for the next time, and for gc
 
   // Adds every multihash of an index to the top-level index. Also used when a store opens.
   absl::Status AddToTopIndex(Ordinal ordinal, const ShardIndex& index, const CancelFlag* cancel) const;
@@ -69,6 +72,8 @@ class PooledJobRunner final : public JobRunner {
 
   JobExecutor& executor_;
   const std::shared_ptr<TaskQueues> queues_;
+  std::atomic<bool> trash_wanted_{false};
+  WorkerPool trash_;   // deleting large files: never in the way of destroying. First: the others post to it to the end
   WorkerPool index_;
   WorkerPool open_;
   WorkerPool remove_;  // destroy, discard, collect and closing files: never in the way of readers

@@ -100,10 +100,14 @@ class OpenIndexes {
     }
   }
 
-  void Erase(Ordinal ordinal) {
+  // Gives the index back, so that the caller chooses when it is closed: unmapping a large one takes a while.
+  std::shared_ptr<const ShardIndex> Erase(Ordinal ordinal) {
     std::list<Item> closed;
-    const MutexLock lock(mutex_);
-    Unlink(ordinal, closed);
+    {
+      const MutexLock lock(mutex_);
+      Unlink(ordinal, closed);
+    }
+    return closed.empty() ? nullptr : std::move(closed.front().index);
   }
 
  private:
@@ -188,11 +192,14 @@ class DiskIndexStore final : public IndexStore {
   }
 
   absl::Status Drop(Ordinal ordinal, KvBatch& batch) override {
-    open_.Erase(ordinal);
+    if (auto closed = open_.Erase(ordinal)) {
+      const MutexLock lock(mutex_);
+      doomed_.push_back(std::move(closed));
+    }
     batch.Delete(KvTable::kIndexes, IndexKey(ordinal));
-    const absl::Status removed = io_.Remove(Path(FileName(ordinal)));
-    if (absl::IsNotFound(removed)) return absl::OkStatus();
-    RETURN_IF_ERROR(removed);
+    const absl::Status moved = MoveToTrash(FileName(ordinal));
+    if (absl::IsNotFound(moved)) return absl::OkStatus();
+    RETURN_IF_ERROR(moved);
     return io_.SyncDir(options_.dir);
   }
 
@@ -259,9 +266,7 @@ class DiskIndexStore final : public IndexStore {
         RETURN_IF_ERROR(io_.Remove(Path(name)));
         ++sweep.temporaries;
       } else if (is_dead(own->ordinal)) {
-        RETURN_IF_ERROR(io_.MakeDir(TrashDir()));
-        // One of an earlier sweep may have the same name: the boot id keeps them apart.
-        RETURN_IF_ERROR(io_.Rename(Path(name), TrashDir() + "/" + name + "." + options_.boot_id));
+        RETURN_IF_ERROR(MoveToTrash(name));
         open_.Erase(own->ordinal);
         ++sweep.files;
       }
@@ -272,6 +277,12 @@ class DiskIndexStore final : public IndexStore {
   }
 
   absl::StatusOr<uint64_t> EmptyTrash() override {
+    std::vector<std::shared_ptr<const ShardIndex>> doomed;
+    {
+      const MutexLock lock(mutex_);
+      doomed.swap(doomed_);
+    }
+    doomed.clear();
     absl::StatusOr<std::vector<std::string>> names = io_.List(TrashDir());
     if (absl::IsNotFound(names.status())) return 0;
     RETURN_IF_ERROR(names.status());
@@ -279,7 +290,9 @@ class DiskIndexStore final : public IndexStore {
     for (const std::string& name : *names) {
       const std::optional<OwnName> own = ParseName(name.substr(0, kOrdinalDigits + kSuffix.size()));
       if (!own) continue;
-      RETURN_IF_ERROR(io_.Remove(TrashDir() + "/" + name));
+      const absl::Status status = io_.Remove(TrashDir() + "/" + name);
+      if (absl::IsNotFound(status)) continue;  // another thread is at it, too
+      RETURN_IF_ERROR(status);
       ++removed;
     }
     return removed;
@@ -287,6 +300,11 @@ class DiskIndexStore final : public IndexStore {
 
  private:
   std::string Path(const std::string& name) const { return options_.dir + "/" + name; }
+  // Not durable until the folder is synced. NotFound if there is no such file.
+  absl::Status MoveToTrash(const std::string& name) {
+    // One of an earlier sweep may have the same name: the boot id keeps them apart.
+    return io_.Rename(Path(name), TrashDir() + "/" + name + "." + options_.boot_id);
+  }
   std::string TrashDir() const { return options_.dir + "/trash"; }
 
   static absl::StatusOr<std::shared_ptr<const ShardIndex>> Checked(
@@ -321,6 +339,7 @@ class DiskIndexStore final : public IndexStore {
   Mutex mutex_;
   uint64_t temporaries_ ABSL_GUARDED_BY(mutex_) = 0;
   Ordinal first_written_ ABSL_GUARDED_BY(mutex_) = std::numeric_limits<Ordinal>::max();
+  std::vector<std::shared_ptr<const ShardIndex>> doomed_ ABSL_GUARDED_BY(mutex_);  // closed by EmptyTrash
 };
 
 class MemoryIndexStore final : public IndexStore {
@@ -400,6 +419,7 @@ absl::StatusOr<std::unique_ptr<IndexStore>> OpenIndexStore(const IndexStoreOptio
   DAGSTORE_CHECK(options.inline_bytes_max <= kInlineBytesLimit);
   DAGSTORE_CHECK(!options.boot_id.empty() && ParseName(FileName(1) + "." + options.boot_id + "-1.tmp").has_value());
   RETURN_IF_ERROR(io.MakeDir(options.dir));
+  RETURN_IF_ERROR(io.MakeDir(options.dir + "/trash"));
   return std::make_unique<DiskIndexStore>(options, kv, io);
 }
 

@@ -75,8 +75,8 @@ class IndexStore {
   virtual absl::StatusOr<std::shared_ptr<const ShardIndex>> Open(Ordinal ordinal, uint64_t bytes,
                                                                  uint32_t checksum) = 0;
 
-  // Forgets an index: removes its file durably now, and its value with `batch`. OK if there is none. Those who have it
-  // open keep it.
+  // Forgets an index: moves its file to the trash durably now, and removes its value with `batch`. OK if there is none.
+  // Takes the same time for any size: deleting is EmptyTrash. Those who have it open keep it.
   virtual absl::Status Drop(Ordinal ordinal, KvBatch& batch) = 0;
 
   virtual absl::StatusOr<IndexStat> Stat(Ordinal ordinal) = 0;  // NotFound if there is none
@@ -87,7 +87,7 @@ class IndexStore {
   // Finds what no record owns (`is_live` says, and must say yes for records in quarantine) and what earlier processes
   // left half done. Files are moved to the trash, not deleted; ordinals that this process wrote are left alone.
   virtual absl::StatusOr<IndexSweep> Sweep(absl::FunctionRef<bool(Ordinal)> is_live, KvBatch& batch) = 0;
-  // Deletes what Sweep moved. Returns the number of files.
+  // Deletes and closes what Sweep and Drop left; may take long. Returns the number of files.
   virtual absl::StatusOr<uint64_t> EmptyTrash() = 0;
 };
 

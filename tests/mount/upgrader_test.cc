@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/mutex.h"
 #include "mount/bytes_mount.h"
 #include "mount/file_mount.h"
 #include "tests/conformance/mount_suite.h"
@@ -29,15 +30,20 @@ void WriteFile(const std::string& path, Span content) {
   REQUIRE(file.good());
 }
 
-class CountingGate final : public SpaceGate {
+class CountingGate final : public SpaceGate {  // any worker thread asks it
  public:
   absl::Status Take(uint64_t bytes) override {
+    const MutexLock lock(mutex);
     if (bytes > left) return ResourceExhausted("the transients have used up their {} bytes", limit);
     left -= bytes;
     return absl::OkStatus();
   }
-  void Return(uint64_t bytes) override { left += bytes; }
+  void Return(uint64_t bytes) override {
+    const MutexLock lock(mutex);
+    left += bytes;
+  }
 
+  Mutex mutex;
   uint64_t limit = uint64_t{1} << 30;
   uint64_t left = limit;
 };
