@@ -75,7 +75,8 @@ struct Options {
   uint32_t recover_attempts_max = 3;
   // Small shard indexes live in the database, larger ones in files of their own, bytes.
   size_t inline_index_bytes_max = 64 << 10;
-  // Entries of the top-level index kept in memory before they are written as a run (20 bytes each, twice that while they are written).
+  // Entries of the top-level index kept in memory before they are written as a run: 20 bytes each, and twice as many
+  // while they are written.
   size_t top_index_buffer_entries_max = 4 << 20;
   // Forget the top-level index when opening, and make it again from the shard indexes: AwaitLookups says when it is
   // done. For a repository whose lookups are damaged (`dagstore fsck` says so).
