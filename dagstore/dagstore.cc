@@ -655,8 +655,12 @@ absl::StatusOr<GcResult> DagStore::Gc(const GcOptions& options) {
   const bool keep_all = core_->quarantined.load(std::memory_order_relaxed) != 0;  // who knows what they own
   ASSIGN_OR_RETURN(const IndexSweep sweep, core_->lookup.indexes->Sweep(
       [&](Ordinal ordinal) { return keep_all || core_->directory.IsAlive(ordinal); }, batch));
+  // An ordinal of this process may be durable and not yet alive: only older ones are surely dead.
+  ASSIGN_OR_RETURN(const uint64_t roots, SweepRoots(*core_->lookup.kv, [&](Ordinal ordinal) {
+    return !keep_all && ordinal < core_->repository->next_ordinal && !core_->directory.IsAlive(ordinal);
+  }, batch));
   if (!batch.empty()) RETURN_IF_ERROR(core_->lookup.kv->Commit(batch, /*sync=*/true));
-  result.orphans_removed = sweep.files + sweep.values + sweep.temporaries;
+  result.orphans_removed = sweep.files + sweep.values + sweep.temporaries + roots;
   if (core_->repository->upgrader != nullptr && !keep_all) {
     ASSIGN_OR_RETURN(const uint64_t orphans, SweepCopies(*core_->repository, core_->directory, *core_->io));
     result.orphans_removed += orphans;

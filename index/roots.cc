@@ -42,6 +42,19 @@ absl::Status AppendRootsRemoval(KvBatch& batch, Ordinal ordinal, std::span<const
   return absl::OkStatus();
 }
 
+absl::StatusOr<uint64_t> SweepRoots(Kv& kv, absl::FunctionRef<bool(Ordinal)> is_dead, KvBatch& batch) {
+  uint64_t removed = 0;
+  const std::unique_ptr<KvCursor> cursor = kv.Scan(KvTable::kRoots);
+  for (; cursor->Valid(); cursor->Next()) {
+    const Span key = AsSpan(cursor->key());
+    if (key.size() < 4 || !is_dead(Load32Big(key.last(4).data()))) continue;
+    batch.Delete(KvTable::kRoots, std::string(cursor->key()));
+    ++removed;
+  }
+  RETURN_IF_ERROR(cursor->status());
+  return removed;
+}
+
 absl::StatusOr<RootsPage> ShardsWithRoot(Kv& kv, const Cid& cid, Ordinal after, size_t limit) {
   if (cid.empty()) return InvalidArgument("not a CID");
   if (limit == 0) return InvalidArgument("a page of 0 shards");

@@ -5,6 +5,8 @@
 // Threads: any; free functions over a Kv, which has its own.
 #pragma once
 
+#include <absl/functional/function_ref.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
@@ -24,6 +26,10 @@ inline constexpr size_t kRootsOfShardMax = 100'000;
 absl::Status AppendRoots(KvBatch& batch, Ordinal ordinal, std::span<const Cid> roots);
 // Adds to `batch` that it has them no more. The same errors.
 absl::Status AppendRootsRemoval(KvBatch& batch, Ordinal ordinal, std::span<const Cid> roots);
+
+// Adds to `batch` the removal of every entry whose ordinal `is_dead`: those of a shard whose index was lost before they
+// could be taken from it. Walks the whole table. Returns how many.
+absl::StatusOr<uint64_t> SweepRoots(Kv& kv, absl::FunctionRef<bool(Ordinal)> is_dead, KvBatch& batch);
 
 struct RootsPage {
   std::vector<Ordinal> ordinals;  // ascending

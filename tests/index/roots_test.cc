@@ -12,6 +12,22 @@ void Commit(Kv& kv, const KvBatch& batch) { REQUIRE_STATUS_OK(kv.Commit(batch, t
 
 std::vector<Ordinal> All(Kv& kv, const Cid& cid) { return ValueOf(ShardsWithRoot(kv, cid, 0, 1000)).ordinals; }
 
+TEST_CASE("roots: a sweep removes the entries of dead ordinals and no others") {
+  const std::unique_ptr<Kv> kv = NewMemoryKv();
+  const Cid a = Sha(kCodecRaw, "a"), b = Sha(kCodecDagPb, "b");
+  KvBatch batch;
+  for (const Ordinal ordinal : {1u, 2u, 0x01000001u}) {
+    CHECK_STATUS_OK(AppendRoots(batch, ordinal, std::vector<Cid>{a, b}));
+  }
+  CHECK_STATUS_OK(kv->Commit(batch, true));
+  KvBatch sweep;
+  CHECK_EQ(ValueOf(SweepRoots(*kv, [](Ordinal ordinal) { return ordinal == 1; }, sweep)), 2);
+  CHECK_STATUS_OK(kv->Commit(sweep, true));
+  const std::vector<Ordinal> left = {2, 0x01000001};
+  CHECK(ValueOf(ShardsWithRoot(*kv, a, 0, 10)).ordinals == left);
+  CHECK(ValueOf(ShardsWithRoot(*kv, b, 0, 10)).ordinals == left);
+}
+
 }  // namespace
 
 TEST_CASE("roots: a root finds its shards in ascending order, until they are removed") {
