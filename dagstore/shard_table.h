@@ -1,4 +1,4 @@
-// ShardTable: every shard of the store, at about 110 bytes each at rest (64-byte keys). What only active shards need
+// ShardTable: every shard of the store, at about 145 bytes each at rest (64-byte keys). What only active shards need
 // (waiters, open files, errors) is apart, in ActiveShard.
 //
 // Threads: the loop, except Directory, which any thread may read.
