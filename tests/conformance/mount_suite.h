@@ -109,7 +109,9 @@ inline void CheckMount(const MountUnderTest& test) {
                                                     {size + 1, 1},
                                                     {size * 2, 100},
                                                     {std::numeric_limits<uint64_t>::max(), 16}};
-      for (const auto& [offset, length] : ranges) {
+      for (const auto& range : ranges) {
+        const uint64_t offset = range.first;
+        const size_t length = range.second;
         CAPTURE(offset);
         CAPTURE(length);
         Bytes out(length + 1, 0xEE);

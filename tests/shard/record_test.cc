@@ -78,7 +78,9 @@ TEST_CASE("record: every field survives being written and read, also the empty o
 }
 
 TEST_CASE("record: version 1 has the bytes it has on disks already") {
-  for (const auto& [name, record] : {std::pair{"record_v1.hex", Full()}, {"record_v1_new.hex", ShardRecord()}}) {
+  for (const auto& file : {std::pair{"record_v1.hex", Full()}, {"record_v1_new.hex", ShardRecord()}}) {
+    const std::string name = file.first;
+    const ShardRecord& record = file.second;
     CAPTURE(name);
     const std::string encoded = EncodeRecord(record);
     const Bytes golden = Golden(name, encoded);
