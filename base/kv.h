@@ -23,7 +23,7 @@ namespace dagstore {
 enum class KvTable : uint8_t {
   kMeta,        // store identity, format version, secrets, counters
   kRecords,     // shard key -> record (shard/record.h)
-  kDestroying,  // shard key -> record of a shard whose destruction has begun
+  kDestroying,  // shard key of a shard whose destruction has begun; the value is empty
   kIndexes,     // ordinal, big endian -> native shard index of a small shard
   kTopIndex,    // manifest and coverage of the top-level index
   kRoots,       // root CID -> ordinals

@@ -27,15 +27,6 @@ absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const 
   return absl::OkStatus();
 }
 
-absl::Status AnswerIdentity(const CidView& cid, Block& block) {
-  if (cid.hash.digest.size() > kIdentityDigestBytesMax) {
-    return InvalidArgument("identity CID of {} bytes is longer than {}", cid.hash.digest.size(),
-                           kIdentityDigestBytesMax);
-  }
-  block.Assign(cid.hash.digest);
-  return absl::OkStatus();
-}
-
 class ShardBlockstore final : public Blockstore {
  public:
   explicit ShardBlockstore(std::shared_ptr<const OpenShard> shard) : shard_(std::move(shard)) {}
@@ -67,6 +58,12 @@ class ShardBlockstore final : public Blockstore {
 };
 
 }  // namespace
+
+absl::Status AnswerIdentity(const CidView& cid, Block& block) {
+  RETURN_IF_ERROR(CheckIdentity(cid));
+  block.Assign(cid.hash.digest);
+  return absl::OkStatus();
+}
 
 absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& block, bool* index_damaged) {
   if (index_damaged != nullptr) *index_damaged = false;

@@ -55,8 +55,11 @@ class Blockstore {
   virtual absl::Status ForEachKey(absl::FunctionRef<bool(const MultihashView&)> visit) const = 0;
 };
 
+// The block that an identity CID holds in itself. InvalidArgument if it is longer than such a CID may be.
+absl::Status AnswerIdentity(const CidView& cid, Block& block);
+
 struct OpenShard;
-// Reads a block of one shard. The building block of both stores. `checked`: false if the hash function is unknown here.
+// Reads a block of one shard. The building block of both stores.
 // DataLoss also if index and payload disagree; `index_damaged` then says which of them to blame.
 absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& block, bool* index_damaged = nullptr);
 // Blocks of `shard`, which must outlive the blockstore.

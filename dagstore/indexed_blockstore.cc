@@ -180,14 +180,7 @@ absl::StatusOr<uint64_t> IndexedBlockstore::GetSize(const CidView& cid) const {
 }
 
 absl::Status IndexedBlockstore::Get(const CidView& cid, Block& block) const {
-  if (cid.IsIdentity()) {
-    if (cid.hash.digest.size() > kIdentityDigestBytesMax) {
-      return InvalidArgument("identity CID of {} bytes is longer than {}", cid.hash.digest.size(),
-                             kIdentityDigestBytesMax);
-    }
-    block.Assign(cid.hash.digest);
-    return absl::OkStatus();
-  }
+  if (cid.IsIdentity()) return AnswerIdentity(cid, block);
   cache_->CountGet();
   ASSIGN_OR_RETURN(const std::vector<ShardCandidate> candidates, Candidates(cid));
   absl::Status error = absl::OkStatus();

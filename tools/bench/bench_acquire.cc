@@ -123,7 +123,7 @@ void BenchRoundTrips(const BenchConfig& config, DagStore& store) {
 void BenchAcquire(const BenchConfig& config) {
   Options options = BenchOptions(config.dir + "/repo");
   const auto store = OpenBenchStore(options);
-  DAGSTORE_CHECK_OK(store->RegisterShardSync("shard", BytesMountOf(*store, SampleCar(1, 1, 1000))));
+  DAGSTORE_CHECK_OK(store->RegisterShardSync("shard", BytesMountOf(SampleCar(1, 1, 1000))));
   { auto first = store->AcquireShardSync("shard"); DAGSTORE_CHECK_OK(first.status()); }
   const uint64_t syncs = store->Stats()->syncs;
 

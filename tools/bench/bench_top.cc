@@ -43,7 +43,7 @@ void BenchTop(const BenchConfig& config) {
                const Channel<ShardResult> out(n);
                for (size_t i = 0; i < n; ++i)
                  DAGSTORE_CHECK_OK(
-                     store->RegisterShard(fmt::format("s{}", next++), BytesMountOf(*store, car), out).status());
+                     store->RegisterShard(fmt::format("s{}", next++), BytesMountOf(car), out).status());
                for (size_t i = 0; i < n; ++i) DAGSTORE_CHECK_OK(out.Receive().status);
              });
     };
@@ -70,7 +70,7 @@ void BenchTop(const BenchConfig& config) {
     const auto destroy = [&](size_t n) {
       entries = n;
       const std::string key = fmt::format("d{}", round++);
-      DAGSTORE_CHECK_OK(store->RegisterShardSync(key, BytesMountOf(*store, car)));
+      DAGSTORE_CHECK_OK(store->RegisterShardSync(key, BytesMountOf(car)));
       return 1e3 * Seconds([&] { DAGSTORE_CHECK_OK(store->DestroyShardSync(key)); });
     };
     BenchConfig fewer = config;

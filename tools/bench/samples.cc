@@ -90,7 +90,7 @@ std::unique_ptr<Mount> FileMountOf(const DagStore& store, const std::string& pat
   return *std::move(mount);
 }
 
-std::unique_ptr<Mount> BytesMountOf(const DagStore&, const Bytes& bytes) {
+std::unique_ptr<Mount> BytesMountOf(const Bytes& bytes) {
   auto mount = NewBytesMount(bytes);
   DAGSTORE_CHECK_OK(mount.status());
   return *std::move(mount);

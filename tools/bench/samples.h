@@ -19,6 +19,6 @@ std::vector<Cid> WriteSampleCar(const std::string& path, uint64_t seed, size_t b
 Options BenchOptions(const std::string& dir);
 std::unique_ptr<DagStore> OpenBenchStore(const Options& options);
 std::unique_ptr<Mount> FileMountOf(const DagStore& store, const std::string& path);
-std::unique_ptr<Mount> BytesMountOf(const DagStore& store, const Bytes& bytes);
+std::unique_ptr<Mount> BytesMountOf(const Bytes& bytes);
 
 }  // namespace dagstore
