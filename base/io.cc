@@ -24,7 +24,18 @@ absl::Status MoveIntoPlace(Io& io, const std::string& temp, const std::string& p
   return io.Rename(temp, path);
 }
 
+class RealWaitPoint final : public WaitPoint {
+ public:
+  void Wait(Mutex& mu, absl::Duration at_most) override { changed_.WaitFor(mu, at_most); }
+  void NotifyAll() override { changed_.NotifyAll(); }
+
+ private:
+  CondVar changed_;
+};
+
 }  // namespace
+
+std::unique_ptr<WaitPoint> WaitPoint::Real() { return std::make_unique<RealWaitPoint>(); }
 
 absl::Status CheckBeneath(std::string_view path) {
   if (path.empty()) return InvalidArgument("the path below the root is empty");

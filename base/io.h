@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/reader.h"
+#include "base/wait.h"
 
 namespace dagstore {
 
@@ -81,6 +82,8 @@ class Io {
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;
   // A place where the simulator may switch to another job, and where a job looks at its cancel flag.
   virtual void Yield() {}
+  // Where a job waits for others; see base/wait.h.
+  virtual std::unique_ptr<WaitPoint> NewWaitPoint() { return WaitPoint::Real(); }
 
   static Io& Posix();
 };

@@ -1,6 +1,7 @@
 #include "base/reader.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace dagstore {
 namespace {
@@ -39,6 +40,13 @@ class RangeReader final : public RandomReader {
   Span Memory() const override {
     const Span all = inner_.Memory();
     return all.size() >= offset_ && all.size() - offset_ >= size_ ? all.subspan(offset_, size_) : Span();
+  }
+  void WillRead(std::span<const ByteRange> ranges) const override {
+    std::vector<ByteRange> inner;
+    for (const ByteRange& range : ranges) {
+      if (range.offset < size_) inner.push_back({offset_ + range.offset, std::min(range.size, size_ - range.offset)});
+    }
+    inner_.WillRead(inner);
   }
 
  private:

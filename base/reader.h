@@ -10,6 +10,13 @@
 
 namespace dagstore {
 
+struct ByteRange {
+  uint64_t offset = 0;
+  uint64_t size = 0;
+
+  friend bool operator==(const ByteRange&, const ByteRange&) = default;
+};
+
 // Bytes with random access and a known size. Any thread; pread semantics: no position, no lock between readers.
 class RandomReader {
  public:
@@ -23,6 +30,9 @@ class RandomReader {
   absl::Status Read(uint64_t offset, size_t size, uint8_t* out) const;
   // The whole content, if it lies in memory that cannot vanish; empty otherwise.
   virtual Span Memory() const { return {}; }
+  // The caller will read these soon, most wanted first: what lies behind a network may be fetched together and ahead.
+  // A hint; costs nothing where reading is local.
+  virtual void WillRead(std::span<const ByteRange> ranges) const { (void)ranges; }
 };
 
 // Bytes that come once, in order. One thread.

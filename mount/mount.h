@@ -36,6 +36,12 @@ struct MountStat {
   std::string validator = {};
 };
 
+// Part of a source, and what the source says of itself with it.
+struct MountRange {
+  std::unique_ptr<ByteStream> stream = {};
+  MountStat stat = {};
+};
+
 class Mount {
  public:
   virtual ~Mount() = default;
@@ -55,6 +61,13 @@ class Mount {
   // it has another.
   virtual absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandomIf(
       Io& io, const WorkContext& work, const std::string& validator) const;
+
+  // Only if traits().random. The bytes of `range`, less at the end of the source; none at or behind it. One round trip
+  // where the protocol allows it (this one asks with Stat and OpenRandom first), so that the first read of a source is
+  // its Stat as well. With a validator: FailedPrecondition if the source has another now. `range.size` may be
+  // UINT64_MAX: to the end. The stream keeps `work`, as that of OpenStream does.
+  virtual absl::StatusOr<MountRange> OpenRange(Io& io, const WorkContext& work, ByteRange range,
+                                               const std::string& validator) const;
 
   // From `offset` to the end; empty if that is at or behind the end. The stream keeps `work` and
   // looks at it in Next(): its cancel flag and its clock outlive the stream.

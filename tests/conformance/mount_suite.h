@@ -137,6 +137,34 @@ inline void CheckMount(const MountUnderTest& test) {
     }
   }
 
+  SUBCASE("a range comes with what the source says of itself, and only of the version asked for") {
+    const std::unique_ptr<Mount> mount = test.put(content);
+    if (mount->traits().random) {
+      const MountStat stat = ValueOf(mount->Stat(io, work));
+      for (const uint64_t offset : {uint64_t{0}, content.size() / 2, content.size() - 1, content.size(),
+                                    content.size() + 5}) {
+        for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{70'000}, UINT64_MAX}) {
+          CAPTURE(offset);
+          CAPTURE(size);
+          const MountRange opened = ValueOf(mount->OpenRange(io, work, {offset, size}, stat.validator));
+          CHECK(opened.stat.size_known);
+          CHECK_EQ(opened.stat.size, content.size());
+          CHECK_EQ(opened.stat.validator, stat.validator);
+          Bytes got;
+          Bytes block(50'000);
+          for (size_t n = 1; n != 0;) {
+            n = ValueOf(opened.stream->Next(block.size(), block.data()));
+            AppendBytes(got, Span(block).first(n));
+          }
+          const uint64_t begin = std::min<uint64_t>(offset, content.size());
+          CHECK(SameBytes(got, Span(content).subspan(begin, std::min<uint64_t>(size, content.size() - begin))));
+        }
+      }
+      CHECK_STATUS_OK(mount->OpenRange(io, work, {0, 1}, ""));
+      CHECK_CODE(mount->OpenRange(io, work, {0, 1}, stat.validator + "x"), kFailedPrecondition);
+    }
+  }
+
   SUBCASE("readers and streams do not disturb each other") {
     const std::unique_ptr<Mount> mount = test.put(content);
     std::vector<Bytes> read(4);
