@@ -223,6 +223,7 @@ struct Confined {
 Complaints LibrariesOutOfPlace(const Tree& tree) {
   static const Confined kConfined[] = {
       {"rocksdb/", {"base/kv_rocks.cc"}},
+      {"curl/", {"base/http_curl.cc"}},
       {"uv.h", {"dagstore/loop_uv.cc", "net/"}},
   };
   Complaints found;

@@ -1,0 +1,488 @@
+// The client on libcurl: the only file that includes it.
+//
+// A transfer is driven by the worker that wants it: it holds a multi handle of its own while it lasts, and gives it,
+// with the connection inside, to the idle list when the body has ended. So there is no thread of the client's, no byte
+// crosses threads, and a slow reader slows its server and nobody else.
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <list>
+
+#include "base/check.h"
+#include "base/http.h"
+#include "base/mutex.h"
+
+namespace dagstore {
+namespace {
+
+// How often a waiting transfer looks at its cancel flag, which has no way to wake it.
+constexpr int kLookMillis = 20;
+// What a transfer may hold of a body that nobody has read yet; then it pauses.
+constexpr size_t kBufferBytesMax = 1 << 20;
+constexpr long kReadBytes = 256 * 1024;  // one read of the socket
+// A connection that was idle for longer has probably been closed by the server.
+constexpr long kIdleSecondsMax = 60;
+
+void SetUpCurl() {
+  // Before any handle exists, once in the life of the process; never undone: other users of libcurl may be here.
+  static const bool done = [] {
+    DAGSTORE_CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+    return true;
+  }();
+  (void)done;
+}
+
+template <typename T>
+void Set(CURL* easy, CURLoption option, T value) {
+  // Fails for options that this libcurl was built without, and for no memory.
+  const CURLcode code = curl_easy_setopt(easy, option, value);
+  DAGSTORE_CHECK(code == CURLE_OK);
+}
+
+struct MultiDeleter {
+  void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
+};
+using Multi = std::unique_ptr<CURLM, MultiDeleter>;
+
+struct EasyDeleter {
+  void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+};
+using Easy = std::unique_ptr<CURL, EasyDeleter>;
+
+struct ListDeleter {
+  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+};
+using HeaderList = std::unique_ptr<curl_slist, ListDeleter>;
+
+// Multi handles that hold a living connection each. Any thread.
+class IdleConnections {
+ public:
+  explicit IdleConnections(size_t count_max) : count_max_(count_max) {}
+
+  Multi Take(const std::string& origin) {
+    MutexLock lock(mu_);
+    for (auto at = idle_.begin(); at != idle_.end(); ++at) {
+      if (at->origin != origin) continue;
+      Multi multi = std::move(at->multi);
+      idle_.erase(at);
+      return multi;
+    }
+    return nullptr;
+  }
+
+  void Put(const std::string& origin, Multi multi) {
+    std::list<Entry> closed;  // outside the lock
+    MutexLock lock(mu_);
+    idle_.push_front({.origin = origin, .multi = std::move(multi)});
+    if (idle_.size() > count_max_) closed.splice(closed.end(), idle_, std::prev(idle_.end()));
+  }
+
+  void Clear() {
+    std::list<Entry> closed;
+    MutexLock lock(mu_);
+    closed.swap(idle_);
+  }
+
+ private:
+  struct Entry {
+    std::string origin;
+    Multi multi;
+  };
+  const size_t count_max_;
+  Mutex mu_;
+  std::list<Entry> idle_ ABSL_GUARDED_BY(mu_);  // the latest first
+};
+
+struct Shared {
+  explicit Shared(const HttpClientOptions& o) : options(o), idle(o.idle_connections_max) {}
+  const HttpClientOptions options;
+  IdleConnections idle;
+};
+
+absl::Status TransferError(CURLcode code, const std::string& what, const char* detail) {
+  const std::string text = fmt::format("{}: {}", what, *detail != '\0' ? detail : curl_easy_strerror(code));
+  switch (code) {
+    case CURLE_OUT_OF_MEMORY:
+      return ResourceExhausted("{}", text);
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_LOGIN_DENIED:
+    case CURLE_REMOTE_ACCESS_DENIED:
+    case CURLE_USE_SSL_FAILED:
+      return FailedPrecondition("{}", text);
+    case CURLE_REMOTE_FILE_NOT_FOUND:
+      return NotFound("{}", text);
+    case CURLE_UNSUPPORTED_PROTOCOL:  // of the answer: HTTP/0.9
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_BAD_CONTENT_ENCODING:
+      return DataLoss("{}", text);
+    default:
+      return Unavailable("{}", text);
+  }
+}
+
+// One request to one address, and its answer as it arrives.
+class Transfer {
+ public:
+  Transfer(std::shared_ptr<Shared> shared, HttpUrl url, const WorkContext& work)
+      : shared_(std::move(shared)), url_(std::move(url)), work_(work) {}
+  Transfer(const Transfer&) = delete;
+  ~Transfer() { Detach(false); }
+
+  // Returns when the header is there.
+  absl::Status Start(const HttpRequest& request, bool with_private_headers,
+                     const std::vector<IpAddress>& addresses) {
+    easy_.reset(curl_easy_init());
+    if (easy_ == nullptr) return ResourceExhausted("{}: no memory for a transfer", What());
+    method_ = request.method;
+    const HttpClientOptions& options = shared_->options;
+    CURL* easy = easy_.get();
+    Set(easy, CURLOPT_ERRORBUFFER, error_);
+    Set(easy, CURLOPT_NOSIGNAL, 1L);
+    Set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    Set(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    Set(easy, CURLOPT_PROXY, "");
+    Set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+    Set(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+    Set(easy, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    Set(easy, CURLOPT_PATH_AS_IS, 1L);
+    Set(easy, CURLOPT_URL, url_.Text().c_str());
+    Set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(absl::ToInt64Milliseconds(options.connect_timeout)));
+    Set(easy, CURLOPT_BUFFERSIZE, kReadBytes);
+    Set(easy, CURLOPT_MAXAGE_CONN, kIdleSecondsMax);
+    Set(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    Set(easy, CURLOPT_USERAGENT, options.user_agent.c_str());
+    if (!options.ca_file.empty()) Set(easy, CURLOPT_CAINFO, options.ca_file.c_str());
+    Set(easy, CURLOPT_OPENSOCKETFUNCTION, &Transfer::OnSocket);
+    Set(easy, CURLOPT_OPENSOCKETDATA, this);
+    Set(easy, CURLOPT_HEADERFUNCTION, &Transfer::OnHeader);
+    Set(easy, CURLOPT_HEADERDATA, this);
+    Set(easy, CURLOPT_WRITEFUNCTION, &Transfer::OnBody);
+    Set(easy, CURLOPT_WRITEDATA, this);
+    RETURN_IF_ERROR(SetRequest(request, with_private_headers));
+    RETURN_IF_ERROR(Pin(addresses));
+
+    multi_ = shared_->idle.Take(url_.Origin());
+    if (multi_ == nullptr) multi_.reset(curl_multi_init());
+    if (multi_ == nullptr) return ResourceExhausted("{}: no descriptors for a connection", What());
+    curl_multi_setopt(multi_.get(), CURLMOPT_MAXCONNECTS, 1L);
+    DAGSTORE_CHECK(curl_multi_add_handle(multi_.get(), easy) == CURLM_OK);
+    attached_ = true;
+    const absl::Status status = Drive([this] { return header_done_; });
+    if (!status.ok()) {
+      Detach(false);
+      return status;
+    }
+    if (!header_done_) return DataLoss("{}: the answer has no header", What());
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<size_t> Next(size_t size, uint8_t* out) {
+    if (size == 0) return size_t{0};
+    RETURN_IF_ERROR(work_.Check());
+    if (buffer_.size() == taken_) {
+      buffer_.clear();
+      taken_ = 0;
+      if (paused_) {
+        paused_ = false;
+        // Gives what it holds to OnBody at once.
+        if (const CURLcode code = curl_easy_pause(easy_.get(), CURLPAUSE_CONT); code != CURLE_OK && !ended_) {
+          End(code);
+        }
+      }
+      RETURN_IF_ERROR(Drive([this] { return !buffer_.empty(); }));
+    }
+    const size_t n = std::min(size, buffer_.size() - taken_);
+    std::memcpy(out, buffer_.data() + taken_, n);
+    taken_ += n;
+    return n;
+  }
+
+  int status() const { return status_; }
+  const HttpHeaders& headers() const { return headers_; }
+  const HttpUrl& url() const { return url_; }
+
+ private:
+  std::string What() const { return fmt::format("{} {}", method_, url_.Redacted()); }
+
+  absl::Status SetRequest(const HttpRequest& request, bool with_private_headers) {
+    CURL* easy = easy_.get();
+    if (request.method == "HEAD") {
+      Set(easy, CURLOPT_NOBODY, 1L);
+    } else if (request.method != "GET") {
+      Set(easy, CURLOPT_POST, 1L);
+      Set(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+      Set(easy, CURLOPT_COPYPOSTFIELDS, request.body.c_str());
+      Set(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+    }
+    // No "100 Continue": it costs a round trip. No form type for a body that is none.
+    if (!AddHeader("Expect", "") || (!request.body.empty() && !AddHeader("Content-Type", ""))) {
+      return ResourceExhausted("{}: no memory for the header", What());
+    }
+    for (const auto& header : request.headers) {
+      if (!AddHeader(header.first, header.second)) return InvalidArgument("{}: bad header {}", What(), header.first);
+    }
+    if (with_private_headers) {
+      for (const auto& header : request.private_headers) {
+        if (!AddHeader(header.first, header.second.Reveal())) {
+          return InvalidArgument("{}: bad header {}", What(), header.first);
+        }
+      }
+    }
+    Set(easy, CURLOPT_HTTPHEADER, request_headers_.get());
+    return absl::OkStatus();
+  }
+
+  // An empty value takes the header away.
+  bool AddHeader(const std::string& name, const std::string& value) {
+    const auto plain = [](const std::string& text) {
+      return std::none_of(text.begin(), text.end(), [](char c) { return c == '\r' || c == '\n' || c == '\0'; });
+    };
+    if (name.empty() || !plain(name) || !plain(value) || name.find(':') != name.npos) return false;
+    curl_slist* longer = curl_slist_append(request_headers_.get(), (name + ": " + value).c_str());
+    if (longer == nullptr) return false;
+    request_headers_.release();
+    request_headers_.reset(longer);
+    return true;
+  }
+
+  // The host name means these addresses and nothing else, whatever name servers say by now.
+  absl::Status Pin(const std::vector<IpAddress>& addresses) {
+    const std::string host = url_.host.find(':') == url_.host.npos ? url_.host : '[' + url_.host + ']';
+    std::string entry = fmt::format("+{}:{}:", host, url_.port);
+    for (size_t i = 0; i < addresses.size(); ++i) {
+      if (i > 0) entry += ',';
+      entry += addresses[i].is_v4() ? addresses[i].ToString() : '[' + addresses[i].ToString() + ']';
+    }
+    pinned_.reset(curl_slist_append(nullptr, entry.c_str()));
+    if (pinned_ == nullptr) return ResourceExhausted("{}: no memory", What());
+    Set(easy_.get(), CURLOPT_RESOLVE, pinned_.get());
+    return absl::OkStatus();
+  }
+
+  // Runs the transfer until `enough()`, or it has ended. Whatever has arrived before an error is given first.
+  template <typename Enough>
+  absl::Status Drive(Enough enough) {
+    const Clock& clock = Clock::Real();
+    progress_at_ = clock.Now();
+    for (;;) {
+      if (enough()) return absl::OkStatus();
+      if (ended_) return outcome_;
+      RETURN_IF_ERROR(work_.Check());
+      progress_ = false;
+      int running = 0;
+      if (const CURLMcode code = curl_multi_perform(multi_.get(), &running); code != CURLM_OK) {
+        ended_ = true;
+        outcome_ = Unavailable("{}: {}", What(), curl_multi_strerror(code));
+        continue;
+      }
+      int left = 0;
+      while (const CURLMsg* message = curl_multi_info_read(multi_.get(), &left)) {
+        if (message->msg != CURLMSG_DONE) continue;
+        End(message->data.result);
+        break;  // there is no other transfer in this handle, and maybe no handle any more
+      }
+      if (ended_ || enough()) continue;
+      if (progress_) {
+        progress_at_ = clock.Now();
+      } else if (clock.Now() - progress_at_ > absl::ToInt64Nanoseconds(shared_->options.stall_timeout)) {
+        ended_ = true;
+        outcome_ = Unavailable("{}: no byte for {}", What(), absl::FormatDuration(shared_->options.stall_timeout));
+        continue;
+      }
+      curl_multi_poll(multi_.get(), nullptr, 0, kLookMillis, nullptr);
+    }
+  }
+
+  void End(CURLcode code) {
+    ended_ = true;
+    if (code != CURLE_OK) {
+      outcome_ = !own_error_.ok() ? own_error_ : TransferError(code, What(), error_);
+      return;
+    }
+    Detach(true);
+  }
+
+  // `whole`: the connection can serve another request.
+  void Detach(bool whole) {
+    if (!attached_) return;
+    attached_ = false;
+    curl_multi_remove_handle(multi_.get(), easy_.get());
+    if (whole) {
+      shared_->idle.Put(url_.Origin(), std::move(multi_));
+    } else {
+      multi_.reset();
+    }
+  }
+
+  static curl_socket_t OnSocket(void* self, curlsocktype, curl_sockaddr* address) {
+    auto& transfer = *static_cast<Transfer*>(self);
+    const absl::StatusOr<IpAddress> ip = IpAddress::FromSockaddr(address->addr);
+    transfer.own_error_ = ip.ok() ? transfer.shared_->options.addresses->Check(*ip) : ip.status();
+    if (!transfer.own_error_.ok()) {
+      transfer.own_error_ = Annotate(transfer.own_error_, transfer.What());
+      return CURL_SOCKET_BAD;
+    }
+    const int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (fd < 0) transfer.own_error_ = ErrnoStatus(errno, transfer.What());
+    return fd;
+  }
+
+  static size_t OnHeader(char* data, size_t one, size_t size, void* self) {
+    (void)one;
+    return static_cast<Transfer*>(self)->TakeHeader(std::string_view(data, size)) ? size : 0;
+  }
+
+  bool TakeHeader(std::string_view line) {
+    progress_ = true;
+    if (header_done_) return true;  // a trailer: nothing we would believe
+    header_bytes_ += line.size();
+    if (header_bytes_ > kHttpHeaderBytesMax) {
+      own_error_ = ResourceExhausted("{}: a header of more than {} bytes", What(), kHttpHeaderBytesMax);
+      return false;
+    }
+    while (!line.empty() && (line.back() == '\r' || line.back() == '\n')) line.remove_suffix(1);
+    if (line.starts_with("HTTP/")) {
+      headers_.clear();
+      long status = 0;
+      curl_easy_getinfo(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
+      status_ = static_cast<int>(status);
+      return true;
+    }
+    if (line.empty()) {
+      header_done_ = status_ >= 200;
+      return true;
+    }
+    const size_t colon = line.find(':');
+    if (colon == line.npos) return true;
+    std::string name(line.substr(0, colon));
+    for (char& c : name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    std::string_view value = line.substr(colon + 1);
+    while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
+    while (!value.empty() && (value.back() == ' ' || value.back() == '\t')) value.remove_suffix(1);
+    headers_.emplace_back(std::move(name), value);
+    return true;
+  }
+
+  static size_t OnBody(char* data, size_t one, size_t size, void* self) {
+    (void)one;
+    auto& transfer = *static_cast<Transfer*>(self);
+    transfer.progress_ = true;
+    if (transfer.buffer_.size() - transfer.taken_ >= kBufferBytesMax) {
+      transfer.paused_ = true;
+      return CURL_WRITEFUNC_PAUSE;
+    }
+    transfer.buffer_.insert(transfer.buffer_.end(), data, data + size);
+    return size;
+  }
+
+  const std::shared_ptr<Shared> shared_;
+  const HttpUrl url_;
+  const WorkContext work_;
+  std::string method_ = {};
+
+  HeaderList request_headers_ = nullptr;
+  HeaderList pinned_ = nullptr;
+  char error_[CURL_ERROR_SIZE] = {};
+  Multi multi_ = nullptr;
+  Easy easy_ = nullptr;
+  bool attached_ = false;
+
+  // Of the answer.
+  int status_ = 0;
+  HttpHeaders headers_ = {};
+  size_t header_bytes_ = 0;
+  bool header_done_ = false;
+  Bytes buffer_ = {};  // from taken_ on: arrived, not read yet
+  size_t taken_ = 0;
+  bool paused_ = false;
+
+  bool progress_ = false;  // a byte has arrived in this round
+  MonotonicNanos progress_at_ = 0;
+  absl::Status own_error_ = {};  // why a callback of ours has stopped the transfer
+  bool ended_ = false;
+  absl::Status outcome_ = {};
+};
+
+class CurlResponse final : public HttpResponse {
+ public:
+  explicit CurlResponse(std::unique_ptr<Transfer> transfer) : transfer_(std::move(transfer)) {}
+  absl::StatusOr<size_t> Next(size_t size, uint8_t* out) override { return transfer_->Next(size, out); }
+  int status() const override { return transfer_->status(); }
+  const HttpHeaders& headers() const override { return transfer_->headers(); }
+  const HttpUrl& url() const override { return transfer_->url(); }
+
+ private:
+  const std::unique_ptr<Transfer> transfer_;
+};
+
+bool IsRedirect(int status) {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+class CurlClient final : public HttpClient {
+ public:
+  explicit CurlClient(const HttpClientOptions& options) : shared_(std::make_shared<Shared>(options)) {}
+
+  absl::StatusOr<std::unique_ptr<HttpResponse>> Send(const HttpRequest& request, const WorkContext& work) override {
+    HttpUrl url = request.url;
+    const bool may_follow = request.follow_redirects && (request.method == "GET" || request.method == "HEAD");
+    bool at_origin = true;
+    for (int hop = 0;; ++hop) {
+      RETURN_IF_ERROR(work.Check());
+      ASSIGN_OR_RETURN(const std::vector<IpAddress> addresses,
+                       ResolveChecked(*shared_->options.resolver, *shared_->options.addresses, url.host, work));
+      auto transfer = std::make_unique<Transfer>(shared_, url, work);
+      RETURN_IF_ERROR(transfer->Start(request, at_origin, addresses));
+      auto response = std::make_unique<CurlResponse>(std::move(transfer));
+      if (!may_follow || !IsRedirect(response->status())) return response;
+      if (hop == kHttpRedirectsMax) {
+        return FailedPrecondition("{}: more than {} redirects", request.url.Redacted(), kHttpRedirectsMax);
+      }
+      ASSIGN_OR_RETURN(HttpUrl next, Redirect(url, *response));
+      at_origin = at_origin && next.Origin() == url.Origin();
+      url = std::move(next);
+    }
+  }
+
+  void CloseIdle() override { shared_->idle.Clear(); }
+
+ private:
+  static absl::StatusOr<HttpUrl> Redirect(const HttpUrl& from, const HttpResponse& response) {
+    const std::string* location = response.Header("location");
+    if (location == nullptr) return FailedPrecondition("{}: a redirect to nowhere", from.Redacted());
+    absl::StatusOr<HttpUrl> to = from.Resolve(*location);
+    if (!to.ok()) return FailedPrecondition("{}: redirect refused: {}", from.Redacted(), Message(to.status()));
+    if (from.scheme == "https" && to->scheme != "https") {
+      return FailedPrecondition("{}: a redirect from https to http", from.Redacted());
+    }
+    return to;
+  }
+
+  const std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<HttpClient>> NewHttpClient(const HttpClientOptions& options) {
+  SetUpCurl();
+  if (options.addresses == nullptr || options.resolver == nullptr) {
+    return InvalidArgument("an HTTP client needs an address policy and a resolver");
+  }
+  if (options.connect_timeout <= absl::ZeroDuration() || options.stall_timeout <= absl::ZeroDuration()) {
+    return InvalidArgument("timeouts of an HTTP client are above zero");
+  }
+  if (!options.ca_file.empty() && access(options.ca_file.c_str(), R_OK) != 0) {
+    return InvalidArgument("the certificates in {} cannot be read", options.ca_file);
+  }
+  return std::make_shared<CurlClient>(options);
+}
+
+}  // namespace dagstore
