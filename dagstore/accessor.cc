@@ -10,6 +10,7 @@ Accessor& Accessor::operator=(Accessor&& other) noexcept {
   if (this != &other) {
     Close();
     lease_ = std::move(other.lease_);
+    entered_ = other.entered_;
   }
   return *this;
 }
@@ -20,10 +21,6 @@ void Accessor::ReportDamage(const absl::Status& status, Damage damage) const {
   lease_->queues->PushDamage(lease_->slot, lease_->incarnation, shard()->ordinal, status, damage);
 }
 
-void Accessor::Close() {
-  if (lease_ == nullptr) return;
-  const std::shared_ptr<const Lease> lease = std::exchange(lease_, nullptr);
-  lease->queues->PushRelease(lease->slot, lease->incarnation);
-}
+void Accessor::PostRelease() const { lease_->queues->PushRelease(lease_->slot, lease_->incarnation); }
 
 }  // namespace dagstore

@@ -12,17 +12,24 @@
 #include "dagstore/blockstore.h"
 #include "dagstore/job.h"
 #include "dagstore/open_shard.h"
+#include "dagstore/reader_gate.h"
 
 namespace dagstore {
 
 class TaskQueues;
 
-// What all accessors of an open shard share: the shard, and where to post that one was dropped.
+// What all accessors of an open shard share: the shard, where to post that one was dropped, and the gate by which
+// readers pass without posting anything.
 struct Lease {
   std::shared_ptr<const OpenShard> shard = {};
   std::shared_ptr<TaskQueues> queues = {};
   uint32_t slot = 0;
   uint32_t incarnation = 0;
+  mutable ReaderGate gate{/*open=*/false};
+
+  Lease(std::shared_ptr<const OpenShard> open, std::shared_ptr<TaskQueues> to, uint32_t in_slot, uint32_t life,
+        bool gate_open)
+      : shard(std::move(open)), queues(std::move(to)), slot(in_slot), incarnation(life), gate(gate_open) {}
 };
 
 class Accessor {
@@ -30,6 +37,14 @@ class Accessor {
   Accessor() = default;  // empty
   // For the engine, which has counted the reference.
   explicit Accessor(std::shared_ptr<const Lease> lease) : lease_(std::move(lease)) {}
+  // Any thread. Through the gate, without the loop; empty if it is closed.
+  static Accessor TryEnter(std::shared_ptr<const Lease> lease) {
+    Accessor accessor;
+    if (lease == nullptr || !lease->gate.TryEnter()) return accessor;
+    accessor.lease_ = std::move(lease);
+    accessor.entered_ = true;
+    return accessor;
+  }
   Accessor(Accessor&& other) noexcept = default;
   Accessor& operator=(Accessor&& other) noexcept;
   ~Accessor() { Close(); }
@@ -42,14 +57,22 @@ class Accessor {
   const RandomReader& source() const { return *shard()->source; }
   const ShardIndex& index() const { return *shard()->index; }
   const std::shared_ptr<const OpenShard>& shard() const { return lease_->shard; }
+  const std::shared_ptr<const Lease>& lease() const { return lease_; }
 
   // A reader found something wrong; see Damage for what follows.
   void ReportDamage(const absl::Status& status, Damage damage) const;
   // Releases the shard now. Again: nothing.
-  void Close();
+  void Close() {
+    if (lease_ == nullptr) return;
+    if (!entered_ || !lease_->gate.TryLeave()) PostRelease();
+    lease_.reset();
+  }
 
  private:
+  void PostRelease() const;
+
   std::shared_ptr<const Lease> lease_;
+  bool entered_ = false;  // through the gate; else the loop has counted it
 };
 
 }  // namespace dagstore

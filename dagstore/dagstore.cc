@@ -33,6 +33,7 @@ struct DagStore::Core {
 
   std::unique_ptr<Repository> repository;
   Directory directory;
+  OpenLeases leases;
   EventLog<FailureEvent> failures;
   EventLog<TraceEvent> traces{0};
   std::shared_ptr<TaskQueues> queues;
@@ -65,6 +66,11 @@ struct DagStore::Core {
   absl::StatusOr<Ticket> Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out,
                                 const RequestOptions& options, std::unique_ptr<ShardRecord> registration = nullptr,
                                 bool* woke = nullptr);
+  // True if a request with these options may pass a gate; the loop answers the others.
+  bool MayPassGates(const RequestOptions& request) const {
+    return !traces.HasSubscribers() && request.traceparent.empty() && !request.parent.IsSampled() &&
+           (request.deadline.IsInfinite() || !request.deadline.Passed(clock->Now()));
+  }
   // Runs `look` on the loop and waits for what it returns. Nullopt if the store is closed.
   template <typename T>
   absl::StatusOr<T> Inspect(absl::AnyInvocable<T(Engine&)> look) const;
@@ -111,7 +117,7 @@ absl::Status DagStore::Core::Start() {
   runner = std::make_unique<PooledJobRunner>(options, *executor, queues);
   committer = std::make_unique<Committer>(*repository->kv, queues);
   engine = std::make_unique<Engine>(options, Engine::Seams{queues, runner.get(), committer.get(), &directory,
-                                                           repository->top.get(), &failures, &traces, clock});
+                                                           repository->top.get(), &failures, &traces, clock, &leases});
   std::vector<Ordinal> uncovered;
   engine->EnterLoop();
   const absl::Status restored = Restore(uncovered);
@@ -343,6 +349,20 @@ absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mou
 
 absl::StatusOr<Ticket> DagStore::AcquireShard(ShardKey key, const Channel<ShardResult>& out,
                                               const AcquireOptions& options) {
+  if (core_->MayPassGates(options)) {
+    if (std::shared_ptr<const Lease> lease = core_->leases.Find(key.bytes()); lease != nullptr) {
+      std::optional<Channel<ShardResult>::Slot> slot = out.Reserve();
+      ShardResult result;
+      if (slot.has_value()) result.accessor = Accessor::TryEnter(std::move(lease));
+      if (!result.accessor.empty()) {
+        const Ticket ticket = core_->next_ticket.fetch_add(1, std::memory_order_relaxed);
+        result.ticket = ticket;
+        result.key = std::move(key);
+        slot->Deliver(std::move(result));
+        return ticket;
+      }
+    }
+  }
   return core_->Submit(ShardOp::kAcquire, std::move(key), out, options);
 }
 
@@ -368,14 +388,42 @@ absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mo
   return out.Receive().status;
 }
 
-absl::StatusOr<Accessor> DagStore::AcquireShardSync(ShardKey key, const AcquireOptions& options) {
+absl::StatusOr<Accessor> DagStore::AcquireShardSync(const ShardKey& key, const AcquireOptions& options) {
+  if (core_->MayPassGates(options)) {
+    if (Accessor entered = Accessor::TryEnter(core_->leases.Find(key.bytes())); !entered.empty()) return entered;
+  }
   // Always empty between calls, so a thread needs but one.
   static thread_local const Channel<ShardResult> out(1);
   bool woke = false;
-  RETURN_IF_ERROR(core_->Submit(ShardOp::kAcquire, std::move(key), out, options, nullptr, &woke).status());
+  RETURN_IF_ERROR(core_->Submit(ShardOp::kAcquire, key, out, options, nullptr, &woke).status());
   ShardResult result = out.Receive(/*spin=*/!woke);
   RETURN_IF_ERROR(result.status);
   return std::move(result.accessor);
+}
+
+absl::StatusOr<Accessor> ShardRef::Acquire(const AcquireOptions& options) {
+  if (store_->core_->MayPassGates(options)) {
+    if (Accessor entered = Accessor::TryEnter(lease_.lock()); !entered.empty()) return entered;
+  }
+  absl::StatusOr<Accessor> accessor = store_->AcquireShardSync(key_, options);
+  if (accessor.ok()) lease_ = accessor->lease();
+  return accessor;
+}
+
+absl::StatusOr<ShardRef> DagStore::Resolve(const ShardKey& key) {
+  RETURN_IF_ERROR(key.Check());
+  ShardRef ref(*this, key);
+  if (std::shared_ptr<const Lease> lease = core_->leases.Find(key.bytes())) {
+    ref.lease_ = lease;
+    return ref;
+  }
+  ASSIGN_OR_RETURN(const std::optional<ShardSnapshot> snapshot,
+                   core_->Inspect<std::optional<ShardSnapshot>>([&key](Engine& e) {
+                     e.AssertLoop();
+                     return e.Look(key.bytes());
+                   }));
+  if (!snapshot.has_value()) return NotFound("no shard \"{}\"", key.Printable());
+  return ref;
 }
 
 absl::Status DagStore::DestroyShardSync(ShardKey key, const DestroyOptions& options) {
@@ -676,7 +724,14 @@ std::shared_ptr<EventLog<FailureEvent>::Subscription> DagStore::SubscribeFailure
 }
 
 std::shared_ptr<EventLog<TraceEvent>::Subscription> DagStore::SubscribeTrace(size_t events_kept_max) {
-  return core_->traces.Subscribe(events_kept_max);
+  auto subscription = core_->traces.Subscribe(events_kept_max);
+  // Who is inside without the loop's knowledge is counted, so that his release is seen.
+  (void)core_->Inspect<bool>([](Engine& e) {
+    e.AssertLoop();
+    e.CloseGates();
+    return true;
+  });
+  return subscription;
 }
 
 // ---- Manifests ----

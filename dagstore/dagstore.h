@@ -23,6 +23,8 @@
 
 namespace dagstore {
 
+class DagStore;
+
 // Options that every request takes.
 struct RequestOptions {
   Deadline deadline = Deadline::Infinite();
@@ -38,6 +40,22 @@ struct RegisterOptions : RequestOptions {
 struct AcquireOptions : RequestOptions {};
 struct DestroyOptions : RequestOptions {};
 struct RecoverOptions : RequestOptions {};
+
+// A shard to be acquired again and again: while it is open, Acquire takes about 30 ns and does not touch the loop.
+// Holds nothing open. Copies are cheap; each belongs to one thread at a time. The store must outlive it.
+class ShardRef {
+ public:
+  const ShardKey& key() const { return key_; }
+  // As DagStore::AcquireShardSync.
+  absl::StatusOr<Accessor> Acquire(const AcquireOptions& options = {});
+
+ private:
+  friend class DagStore;
+  ShardRef(DagStore& store, ShardKey key) : store_(&store), key_(std::move(key)) {}
+  DagStore* store_;
+  ShardKey key_;
+  std::weak_ptr<const Lease> lease_;
+};
 
 struct ListShardsOptions {
   std::optional<ShardState> state = {};
@@ -77,6 +95,7 @@ struct QuarantinedRecord {
 
 class DagStore {
  public:
+  friend class ShardRef;
   // Opens or makes a repository. Errors: Repository::Open.
   static absl::StatusOr<std::unique_ptr<DagStore>> Open(Options options);
   ~DagStore();  // Close
@@ -102,7 +121,9 @@ class DagStore {
   absl::Status Stop(Ticket ticket);
 
   absl::Status RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options = {});
-  absl::StatusOr<Accessor> AcquireShardSync(ShardKey key, const AcquireOptions& options = {});
+  absl::StatusOr<Accessor> AcquireShardSync(const ShardKey& key, const AcquireOptions& options = {});
+  // NotFound.
+  absl::StatusOr<ShardRef> Resolve(const ShardKey& key);
   absl::Status DestroyShardSync(ShardKey key, const DestroyOptions& options = {});
   absl::Status RecoverShardSync(ShardKey key, const RecoverOptions& options = {});
 

@@ -15,6 +15,9 @@ constexpr int kGatherLooks = 64;
 // many short requests cost no memory.
 constexpr size_t kTimersAnsweredMax = 1024;
 
+// Idle shards looked at for one that nobody uses, before the oldest is closed all the same.
+constexpr size_t kEvictLooksMax = 64;
+
 // Work the store starts for nobody in particular.
 TaskMeta OwnMeta() { return TaskMeta(SpanContext(), Deadline::Infinite(), 0); }
 
@@ -314,6 +317,9 @@ void Engine::CollectDone(uint32_t index, JobResult& result) {
 // ---- One step ----
 
 void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
+  if (op != ShardOp::kAcquire && op != ShardOp::kServe && op != ShardOp::kRelease && op != ShardOp::kCount) {
+    TakeReaders(index);
+  }
   Slot& slot = shards_[index];
   const ActiveShard* before = ActiveOf(slot);
   const auto code = cause.status.code();
@@ -513,6 +519,11 @@ void Engine::Serve(uint32_t index, Waiter& waiter) {
   ActiveShard& active = Activate(index);
   IdleRemove(slot.active);
   ++slot.references;
+  if (!active.lease->gate.open() && GatesMayOpen()) active.lease = NewLease(active);
+  if (seams_.leases != nullptr && !active.listed && active.pending == kNothingPending && active.lease->gate.open()) {
+    seams_.leases->Set(slot.key(), active.lease);
+    active.listed = true;
+  }
   ShardResult result;
   result.key = active.open->key;
   result.ticket = waiter.ticket;
@@ -595,6 +606,43 @@ void Engine::Unref(uint32_t index) {
   DAGSTORE_CHECK(slot.references > 0);
   --slot.references;
   if (slot.references == 0 && slot.active != kNoActive && active_[slot.active]->open != nullptr) IdleAdd(slot.active);
+}
+
+void Engine::TakeReaders(uint32_t index) {
+  Slot& slot = shards_[index];
+  ActiveShard* active = ActiveOf(slot);
+  if (active == nullptr || active->lease == nullptr || !active->lease->gate.open()) return;
+  ReaderGate& gate = active->lease->gate;
+  const uint32_t readers = gate.Close();
+  stats_.acquires_inline += gate.entered();
+  if (std::exchange(active->listed, false)) seams_.leases->Clear(slot.key());
+  if (readers == 0) return;
+  slot.references += readers;
+  IdleRemove(slot.active);
+  if (slot.state != ShardState::kAvailable) return;
+  const TaskMeta meta = OwnMeta();
+  Cause cause(meta);
+  Step(index, ShardOp::kCount, cause);
+}
+
+bool Engine::GatesMayOpen() const {
+  return options_.inline_acquire && !closing_ && !seams_.traces->HasSubscribers();
+}
+
+std::shared_ptr<const Lease> Engine::NewLease(const ActiveShard& active) const {
+  return std::make_shared<const Lease>(active.open, seams_.queues, active.slot, shards_[active.slot].incarnation,
+                                       GatesMayOpen());
+}
+
+uint32_t Engine::ReadersInside(const Slot& slot) const {
+  if (slot.active == kNoActive || active_[slot.active]->lease == nullptr) return 0;
+  return active_[slot.active]->lease->gate.readers();
+}
+
+void Engine::CloseGates() {
+  for (size_t place = 1; place < active_.size(); ++place) {
+    if (active_[place]->slot != kNoSlot) TakeReaders(active_[place]->slot);
+  }
 }
 
 void Engine::CancelJobs(uint32_t index) {
@@ -780,6 +828,7 @@ void Engine::FireTimers() {
 void Engine::BeginClose(Deadline grace) {
   closing_ = true;
   close_grace_ = grace;
+  CloseGates();
 }
 
 void Engine::StopEverything() {
@@ -945,6 +994,7 @@ void Engine::MaybeRest(uint32_t index) {
 void Engine::SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open) {
   const uint32_t place = shards_[active.slot].active;
   if (active.open != nullptr) {
+    TakeReaders(active.slot);
     IdleRemove(place);
     --open_count_;
     active.lease.reset();
@@ -952,8 +1002,7 @@ void Engine::SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open)
   }
   active.open = std::move(open);
   if (active.open == nullptr) return;
-  active.lease = std::make_shared<const Lease>(
-      Lease{active.open, seams_.queues, active.slot, shards_[active.slot].incarnation});
+  active.lease = NewLease(active);
   ++open_count_;
   if (shards_[active.slot].references == 0) IdleAdd(place);
 }
@@ -980,9 +1029,17 @@ void Engine::IdleRemove(uint32_t place) {
 }
 
 void Engine::EvictIdle() {
-  while (idle_count_ > options_.open_shards_max) {
-    ActiveShard& active = *active_[idle_first_];
+  for (size_t looks = 0; idle_count_ > options_.open_shards_max; ++looks) {
+    const uint32_t place = idle_first_;
+    ActiveShard& active = *active_[place];
     const uint32_t index = active.slot;
+    if (looks < kEvictLooksMax && active.lease->gate.TakeUsed()) {  // released last, but not used last
+      IdleRemove(place);
+      IdleAdd(place);
+      continue;
+    }
+    TakeReaders(index);
+    if (!active.idle) continue;  // somebody is inside
     SetOpen(active, nullptr);
     MaybeRest(index);
   }
@@ -999,8 +1056,9 @@ std::optional<ShardSnapshot> Engine::Look(std::string_view key) const {
   if (index == kNoSlot) return std::nullopt;
   const Slot& slot = shards_[index];
   ShardSnapshot snapshot;
-  snapshot.state = slot.state;
-  snapshot.references = slot.references;
+  snapshot.references = slot.references + ReadersInside(slot);
+  snapshot.state =
+      slot.state == ShardState::kAvailable && snapshot.references != 0 ? ShardState::kServing : slot.state;
   snapshot.ordinal = slot.ordinal;
   snapshot.lazy = slot.lazy;
   snapshot.has_copy = slot.has_copy;
@@ -1040,6 +1098,17 @@ EngineStats Engine::Stats() const {
   stats.active_shards = active_.size() - 1 - active_free_.size();
   stats.open_shards = open_count_;
   stats.store_error = store_error_;
+  for (const auto& active : active_) {
+    if (active == nullptr || active->slot == kNoSlot || active->lease == nullptr) continue;
+    const ReaderGate& gate = active->lease->gate;
+    if (!gate.open()) continue;
+    stats.acquires_inline += gate.entered();
+    if (gate.readers() != 0 && shards_[active->slot].state == ShardState::kAvailable) {
+      --stats.shards_by_state[static_cast<size_t>(ShardState::kAvailable)];
+      ++stats.shards_by_state[static_cast<size_t>(ShardState::kServing)];
+    }
+  }
+  stats.acquires += stats.acquires_inline;
   return stats;
 }
 
@@ -1047,7 +1116,8 @@ std::vector<ShardKey> Engine::Collectable(size_t keys_max) const {
   std::vector<ShardKey> keys;
   for (uint32_t index = 0; index < shards_.slots() && keys.size() < keys_max; ++index) {
     const Slot& slot = shards_[index];
-    if (slot.key_bytes != nullptr && slot.has_copy && slot.references == 0 && slot.state == ShardState::kAvailable) {
+    if (slot.key_bytes != nullptr && slot.has_copy && slot.references == 0 && ReadersInside(slot) == 0 &&
+        slot.state == ShardState::kAvailable) {
       keys.emplace_back(slot.key());
     }
   }

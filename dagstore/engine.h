@@ -5,6 +5,8 @@
 //   2. Nothing leaves the engine (job, answer, directory entry) before the batch it rests on is durable.
 //   3. A turn runs at most turn_tasks_max tasks.
 //   4. Every accepted request is answered exactly once.
+//   5. Readers pass a shard's gate (dagstore/reader_gate.h) only while it is Available or Serving. Before any operation
+//      but Acquire, Serve and Release looks at a shard, the gate is closed and the readers inside are counted.
 // Never: opens a file, waits, takes a lock that is held long, reads the wall clock for logic.
 //
 // Order of effects: memory, store, jobs, answers.
@@ -22,6 +24,7 @@
 #include "base/thread_role.h"
 #include "dagstore/event_log.h"
 #include "dagstore/job.h"
+#include "dagstore/open_leases.h"
 #include "dagstore/options.h"
 #include "dagstore/queues.h"
 #include "dagstore/result.h"
@@ -47,7 +50,8 @@ struct EngineStats {
   uint64_t commits = 0;
   uint64_t changes_committed = 0;  // steps that wrote something
   uint64_t answers = 0;
-  uint64_t acquires = 0;
+  uint64_t acquires = 0;         // through the loop and without it
+  uint64_t acquires_inline = 0;  // of these, without it
   uint64_t active_shards = 0;
   uint64_t open_shards = 0;
   uint64_t turns_over_5ms = 0;
@@ -76,6 +80,7 @@ class Engine {
     EventLog<FailureEvent>* failures = nullptr;
     EventLog<TraceEvent>* traces = nullptr;
     const Clock* clock = nullptr;
+    OpenLeases* leases = nullptr;  // null: nobody looks them up by key
   };
   // Everything in `seams` must outlive the engine.
   Engine(const Options& options, Seams seams);
@@ -106,6 +111,8 @@ class Engine {
   // Loop thread (through Request::inspect).
   std::optional<ShardSnapshot> Look(std::string_view key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   EngineStats Stats() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // From here every reader comes and goes through the loop, until its shard is served anew with nobody listening.
+  void CloseGates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Changes that belong to a shard but are no step of it (manifests): stored with the next batch, then answered.
   // NotFound if there is no such shard, or it is being destroyed.
   void StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& meta, Channel<ShardResult>::Slot reply)
@@ -137,7 +144,8 @@ class Engine {
     uint32_t slot = kNoSlot;
     std::vector<Waiter> waiters = {};
     std::shared_ptr<const OpenShard> open = {};
-    std::shared_ptr<const Lease> lease = {};  // of `open`, for its accessors
+    std::shared_ptr<const Lease> lease = {};  // of `open`, for its accessors; set if and only if `open` is
+    bool listed = false;                      // in Seams::leases
     std::shared_ptr<CancelFlag> cancel = {};  // of the current job
     bool stoppable = false;                   // the last waiter who leaves stops it; false: the store wants it itself
     uint32_t jobs_running = 0;                // stale ones included
@@ -216,6 +224,11 @@ class Engine {
   void ReplyParked(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void FailParked(uint32_t index, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Unref(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Closes the gate, if it is open, and counts who is inside.
+  void TakeReaders(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  std::shared_ptr<const Lease> NewLease(const ActiveShard& active) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  bool GatesMayOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  uint32_t ReadersInside(const Slot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void CancelJobs(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
   void QueueInitializeJob(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);

@@ -30,6 +30,7 @@ std::string_view OpName(ShardOp op) {
     case ShardOp::kCollect: return "Collect";
     case ShardOp::kDestroy: return "Destroy";
     case ShardOp::kForget: return "Forget";
+    case ShardOp::kCount: return "Count";
   }
   return "?";
 }

@@ -1,5 +1,5 @@
-// States of a shard and the operations that move it. Names are those of the Go original; Destroying, Serve, Forget and
-// Collect are ours. What moves where is shard/transition.h.
+// States of a shard and the operations that move it. Names are those of the Go original; Destroying, Serve, Forget,
+// Collect and Count are ours. What moves where is shard/transition.h.
 #pragma once
 
 #include <cstddef>
@@ -34,8 +34,9 @@ enum class ShardOp : uint8_t {
   kCollect,        // drop the local copy of a remote shard
   kDestroy,
   kForget,         // completion: everything of the shard is gone but its record
+  kCount,          // internal: readers who came in without the loop have been counted
 };
-inline constexpr size_t kShardOps = 11;
+inline constexpr size_t kShardOps = 12;
 
 std::string_view StateName(ShardState state);  // "Available"
 std::string_view OpName(ShardOp op);           // "MakeAvailable"

@@ -44,6 +44,7 @@ constexpr Row kTable[] = {
     Ignore(kNew,        Op::kCollect),
     Step(kNew,          Op::kDestroy,        If::kAlways,           kDestroying,   kPersistDestroying | kFailParked | kPark | kStartDestroy),
     Bug(kNew,           Op::kForget),
+    Bug(kNew,           Op::kCount),
 
     Refuse(kInitializing, Op::kRegister),
     Ignore(kInitializing, Op::kInitialize),  // an acquirer was first
@@ -57,6 +58,7 @@ constexpr Row kTable[] = {
     Ignore(kInitializing, Op::kCollect),
     Step(kInitializing, Op::kDestroy,        If::kAlways,           kDestroying,   kPersistDestroying | kFailParked | kPark | kCancelJobs | kStartDestroy),
     Bug(kInitializing,  Op::kForget),
+    Bug(kInitializing,  Op::kCount),
 
     Refuse(kAvailable,  Op::kRegister),
     Ignore(kAvailable,  Op::kInitialize),
@@ -74,6 +76,8 @@ constexpr Row kTable[] = {
     Ignore(kAvailable,  Op::kCollect),
     Step(kAvailable,    Op::kDestroy,        If::kAlways,           kDestroying,   kPersistDestroying | kHide | kFailParked | kPark | kCancelJobs | kStartDestroy),
     Bug(kAvailable,     Op::kForget),
+    Step(kAvailable,    Op::kCount,          If::kHasRefs,          kServing,      kNothing),
+    Ignore(kAvailable,  Op::kCount),
 
     Refuse(kServing,    Op::kRegister),
     Ignore(kServing,    Op::kInitialize),
@@ -90,6 +94,7 @@ constexpr Row kTable[] = {
     Ignore(kServing,    Op::kCollect),       // in use
     Refuse(kServing,    Op::kDestroy),       // in use: readers would lose their data
     Bug(kServing,       Op::kForget),
+    Ignore(kServing,    Op::kCount),
 
     Refuse(kRecovering, Op::kRegister),
     Ignore(kRecovering, Op::kInitialize),
@@ -105,6 +110,7 @@ constexpr Row kTable[] = {
     Refuse(kRecovering, Op::kDestroy,        If::kHasRefs),
     Step(kRecovering,   Op::kDestroy,        If::kAlways,           kDestroying,   kPersistDestroying | kHide | kFailParked | kPark | kCancelJobs | kStartDestroy),
     Bug(kRecovering,    Op::kForget),
+    Bug(kRecovering,    Op::kCount),
 
     Refuse(kErrored,    Op::kRegister),
     Ignore(kErrored,    Op::kInitialize),
@@ -119,6 +125,7 @@ constexpr Row kTable[] = {
     Refuse(kErrored,    Op::kDestroy,        If::kHasRefs),
     Step(kErrored,      Op::kDestroy,        If::kAlways,           kDestroying,   kPersistDestroying | kHide | kFailParked | kPark | kStartDestroy),
     Bug(kErrored,       Op::kForget),
+    Bug(kErrored,       Op::kCount),
 
     Refuse(kDestroying, Op::kRegister),      // until it is gone
     Ignore(kDestroying, Op::kInitialize),
@@ -131,6 +138,7 @@ constexpr Row kTable[] = {
     Ignore(kDestroying, Op::kCollect),
     Step(kDestroying,   Op::kDestroy,        If::kAlways,           kDestroying,   kPark | kStartDestroy),  // joins
     Step(kDestroying,   Op::kForget,         If::kAlways,           kDestroying,   kErase | kReplyParked),
+    Bug(kDestroying,    Op::kCount),
 };
 // clang-format on
 

@@ -171,9 +171,10 @@ TEST_CASE("transition: rules that hold for every row") {
     if (row.from == S::kDestroying) CHECK(row.next == S::kDestroying);
     // What was found by CID is hidden as soon as it is to go.
     if (has(kPersistDestroying) && row.from != S::kNew && row.from != S::kInitializing) CHECK(has(kHide));
-    // Only completions can be impossible: no caller can bring the process down.
+    // Only what the store tells itself can be impossible: no caller can bring the process down.
     if (row.verdict == Verdict::kBug) {
-      CHECK((row.op == Op::kMakeAvailable || row.op == Op::kServe || row.op == Op::kRelease || row.op == Op::kForget));
+      CHECK((row.op == Op::kMakeAvailable || row.op == Op::kServe || row.op == Op::kRelease || row.op == Op::kForget ||
+             row.op == Op::kCount));
     }
   }
   CHECK_EQ(cells.size(), kShardStates * kShardOps);
