@@ -13,7 +13,7 @@ namespace dagstore {
 struct CarExportOptions {
   // Absent: kEntity if there are entity_bytes, else kAll.
   std::optional<DagScope> scope = {};
-  std::optional<ByteRange> entity_bytes = {};  // counts only with kEntity, and only for files
+  std::optional<EntityRange> entity_bytes = {};  // counts only with kEntity, and only for files
   bool dups = false;
   // Write identity CIDs as sections, as kubo `dag export` does. Gateway answers must not hold them.
   bool identity_sections = false;

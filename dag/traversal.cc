@@ -288,12 +288,12 @@ std::optional<int64_t> ParseInteger(std::string_view text) {
 
 }  // namespace
 
-absl::StatusOr<ByteRange> ParseByteRange(std::string_view text) {
+absl::StatusOr<EntityRange> ParseByteRange(std::string_view text) {
   const size_t colon = text.find(':');
   if (colon == std::string_view::npos) return InvalidArgument("byte range \"{}\" is not from:to", text);
   const std::string_view to_text = text.substr(colon + 1);
   const std::optional<int64_t> from = ParseInteger(text.substr(0, colon));
-  ByteRange range;
+  EntityRange range;
   if (to_text != "*") range.to = ParseInteger(to_text);
   if (!from || (!range.to && to_text != "*")) return InvalidArgument("byte range \"{}\" is not from:to", text);
   range.from = *from;
@@ -303,7 +303,7 @@ absl::StatusOr<ByteRange> ParseByteRange(std::string_view text) {
   return range;
 }
 
-Extent ResolveRange(const ByteRange& range, uint64_t size) {
+Extent ResolveRange(const EntityRange& range, uint64_t size) {
   // Distances from the end are taken as unsigned numbers: -INT64_MIN does not fit.
   const auto back = [](int64_t n) { return ~static_cast<uint64_t>(n) + 1; };
   Extent extent = {0, size};

@@ -24,12 +24,12 @@ enum class DagScope : uint8_t {
 };
 
 // entity-bytes: both ends inclusive; negative counts from the end; no `to` is the end ("*").
-struct ByteRange {
+struct EntityRange {
   int64_t from = 0;
   std::optional<int64_t> to = {};
 };
 // "from:to". InvalidArgument if it is malformed, or from > to with the same sign.
-absl::StatusOr<ByteRange> ParseByteRange(std::string_view text);
+absl::StatusOr<EntityRange> ParseByteRange(std::string_view text);
 
 // Bytes [begin, end) of something.
 struct Extent {
@@ -39,7 +39,7 @@ struct Extent {
 };
 // What `range` means for `size` bytes; empty if it lies outside. A negative `to` is exclusive (size + to - 1), as in
 // go-trustless-utils and the vectors of @ipld/specs.
-Extent ResolveRange(const ByteRange& range, uint64_t size);
+Extent ResolveRange(const EntityRange& range, uint64_t size);
 
 enum class OpaquePolicy : uint8_t {
   kLeaf,   // a block whose codec is not known here has no links
@@ -49,7 +49,7 @@ enum class OpaquePolicy : uint8_t {
 struct TraverseOptions {
   DagScope scope = DagScope::kAll;
   // kEntity only: of a file, only blocks with bytes in the range (and the root). Ignored for anything but files.
-  std::optional<ByteRange> range = {};
+  std::optional<EntityRange> range = {};
   // Visit a block each time it is met. If not: the first time only, and what is below it is not walked again. Blocks
   // are the same if multihash and codec are.
   bool dups = false;

@@ -130,11 +130,11 @@ TEST_CASE("car export: nothing is written before the path is resolved, and a hol
   CHECK_EQ(written, 0);
   CHECK_CODE(ExportCar(blocks, ValueOf(ParseDagPath(root)), {}, sink), kNotFound);
   CHECK_GT(written, 0);
-  CHECK_STATUS_OK(Export(blocks, root, {.entity_bytes = ByteRange{0, 1023}}));
-  CHECK_CODE(Export(blocks, root, {.entity_bytes = ByteRange{0, 1024}}), kNotFound);
+  CHECK_STATUS_OK(Export(blocks, root, {.entity_bytes = EntityRange{0, 1023}}));
+  CHECK_CODE(Export(blocks, root, {.entity_bytes = EntityRange{0, 1024}}), kNotFound);
   // An explicit scope of all or block does not look at the range.
-  CHECK_CODE(Export(blocks, root, {.scope = DagScope::kAll, .entity_bytes = ByteRange{0, 1023}}), kNotFound);
-  const CarExportOptions block = {.scope = DagScope::kBlock, .entity_bytes = ByteRange{0, 2000}};
+  CHECK_CODE(Export(blocks, root, {.scope = DagScope::kAll, .entity_bytes = EntityRange{0, 1023}}), kNotFound);
+  const CarExportOptions block = {.scope = DagScope::kBlock, .entity_bytes = EntityRange{0, 2000}};
   CHECK_EQ(SectionsOf(ValueOf(Export(blocks, root, block))).size(), 1);
 }
 

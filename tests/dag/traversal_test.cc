@@ -231,8 +231,8 @@ TEST_CASE("traversal: a file of one-byte chunks is visited far more often than i
   const size_t all = ValueOf(Visits(blocks, root, {.dups = true})).size();
   CHECK_EQ(all, 404);
   CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .dups = true})).size(), all);
-  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = ByteRange{}, .dups = true})).size(), all);
-  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = ByteRange{}})).size(), 57);
+  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = EntityRange{}, .dups = true})).size(), all);
+  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = EntityRange{}})).size(), 57);
 }
 
 TEST_CASE("traversal: a partial HAMT has its entity but not all its blocks") {
@@ -255,7 +255,7 @@ TEST_CASE("traversal: a node partly in the range is walked again where other par
   const Cid node = own.Put(kCodecDagPb, EncodeNode({{"", a}, {"", b}}, {.block_sizes = {2, 2}}));
   const Cid root = own.Put(kCodecDagPb, EncodeNode({{"", node}, {"", node}, {"", node}}, {.block_sizes = {4, 4, 4}}));
   const auto visits = [&](int64_t from, int64_t to, bool dups) {
-    return ValueOf(Visits(own, root, {.scope = DagScope::kEntity, .range = ByteRange{from, to}, .dups = dups}));
+    return ValueOf(Visits(own, root, {.scope = DagScope::kEntity, .range = EntityRange{from, to}, .dups = dups}));
   };
   const std::string r = root.ToText(), n = node.ToText(), ta = a.ToText(), tb = b.ToText();
   using Texts = std::vector<std::string>;
@@ -293,7 +293,7 @@ TEST_CASE("traversal: an entity must be built of what it is") {
   // A file whose sizes are no use can be taken whole, but not by a range.
   const Cid odd = own.Put(kCodecDagPb, EncodeNode({{"", leaf}}, {}));
   CHECK_EQ(ValueOf(Visits(own, odd, entity)).size(), 2);
-  CHECK_CODE(Visits(own, odd, {.scope = DagScope::kEntity, .range = ByteRange{}}), kDataLoss);
+  CHECK_CODE(Visits(own, odd, {.scope = DagScope::kEntity, .range = EntityRange{}}), kDataLoss);
 }
 
 TEST_CASE("traversal: the next links are hinted, nearest first") {

@@ -62,7 +62,7 @@ void CheckWalks(Span input) {
     for (const DagScope scope : {DagScope::kAll, DagScope::kEntity}) {
       for (const bool ranged : {false, true}) {
         TraverseOptions options = {.scope = scope, .dups = dups, .links_max = 500};
-        if (ranged) options.range = ByteRange{2, 90};
+        if (ranged) options.range = EntityRange{2, 90};
         uint64_t visits = 0;
         (void)Traverse(getter, root.view(), options, [&](const CidView&, const BlockData&) {
           DAGSTORE_CHECK(++visits <= options.links_max + 1);

@@ -29,7 +29,7 @@ struct BlockOptions {
 using Options = BlockOptions;
 
 // "FROM:TO"; an end that is left out is the file's.
-absl::StatusOr<ByteRange> ParseRange(std::string text) {
+absl::StatusOr<EntityRange> ParseRange(std::string text) {
   if (text.starts_with(':')) text = "0" + text;
   if (text.ends_with(':')) text += "*";
   return ParseByteRange(text);
@@ -140,9 +140,9 @@ int WithPath(
 }
 
 int RunCat(const Context& context, const Options& o) {
-  ByteRange range;
+  EntityRange range;
   if (!o.range.empty()) {
-    const absl::StatusOr<ByteRange> parsed = ParseRange(o.range);
+    const absl::StatusOr<EntityRange> parsed = ParseRange(o.range);
     if (!parsed.ok())
       return UsageError(fmt::format("--range {}: {}", o.range, Message(parsed.status())));
     range = *parsed;
@@ -191,7 +191,7 @@ int RunExport(const Context& context, const Options& o) {
                                           : DagScope::kAll;
   }
   if (!o.entity_bytes.empty()) {
-    const absl::StatusOr<ByteRange> range = ParseRange(o.entity_bytes);
+    const absl::StatusOr<EntityRange> range = ParseRange(o.entity_bytes);
     if (!range.ok())
       return UsageError(
           fmt::format("--entity-bytes {}: {}", o.entity_bytes, Message(range.status())));
