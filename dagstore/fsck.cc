@@ -79,8 +79,11 @@ class Fsck {
     return keys;
   }
 
-  // True if the shard is no longer as `record` says: what was found means nothing then.
+  // True if the shard is no longer as `record` says: what was found means nothing then. The loop is asked first: a
+  // destruction hides the shard at once and removes its index, long before the commit that removes the record.
   bool Changed(const ShardKey& key, const ShardRecord& record) const {
+    const absl::StatusOr<ShardInfo> info = store_.GetShardInfo(key);
+    if (absl::IsNotFound(info.status()) || (info.ok() && info->state == ShardState::kDestroying)) return true;
     const absl::StatusOr<ShardRecord> now = lookup_.ReadRecord(key);
     return absl::IsNotFound(now.status()) || (now.ok() && !(*now == record));
   }

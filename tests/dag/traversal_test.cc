@@ -231,8 +231,9 @@ TEST_CASE("traversal: a file of one-byte chunks is visited far more often than i
   const size_t all = ValueOf(Visits(blocks, root, {.dups = true})).size();
   CHECK_EQ(all, 404);
   CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .dups = true})).size(), all);
-  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = EntityRange{}, .dups = true})).size(), all);
-  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = EntityRange{}})).size(), 57);
+  const EntityRange whole;
+  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = whole, .dups = true})).size(), all);
+  CHECK_EQ(ValueOf(Visits(blocks, root, {.scope = DagScope::kEntity, .range = whole})).size(), 57);
 }
 
 TEST_CASE("traversal: a partial HAMT has its entity but not all its blocks") {

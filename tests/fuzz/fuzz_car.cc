@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "shard/car_reader.h"
+#include "tests/fuzz/fuzz.h"
 
 namespace dagstore {
 namespace {
@@ -89,23 +90,21 @@ Outcome Walk(Span bytes, const RandomReader& source, Way way, const CarOptions& 
 }
 
 }  // namespace
-}  // namespace dagstore
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace dagstore;
-  const Span bytes(data, size);
-  const auto memory = NewMemoryReader(bytes);
-  const AsFile file(bytes);
+void FuzzOne(Span input) {
+  const auto memory = NewMemoryReader(input);
+  const AsFile file(input);
   for (const bool lenient : {true, false}) {
     const CarOptions options = {.section_bytes_max = 4096,
                                 .zero_length_as_end = lenient,
                                 .strict_header = !lenient,
                                 .window_bytes = 200};
-    const Outcome first = Walk(bytes, *memory, Way::kNext, options);
+    const Outcome first = Walk(input, *memory, Way::kNext, options);
     for (const Way way : {Way::kNext, Way::kNextHead, Way::kNextBatch}) {
-      DAGSTORE_CHECK(Walk(bytes, *memory, way, options) == first);
-      DAGSTORE_CHECK(Walk(bytes, file, way, options) == first);
+      DAGSTORE_CHECK(Walk(input, *memory, way, options) == first);
+      DAGSTORE_CHECK(Walk(input, file, way, options) == first);
     }
   }
-  return 0;
 }
+
+}  // namespace dagstore

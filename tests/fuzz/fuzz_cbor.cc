@@ -5,6 +5,7 @@
 
 #include "base/cbor.h"
 #include "base/check.h"
+#include "tests/fuzz/fuzz.h"
 
 namespace dagstore {
 namespace {
@@ -44,13 +45,12 @@ void SkipAll(Span bytes, CborMode mode) {
 }
 
 }  // namespace
-}  // namespace dagstore
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const dagstore::Span bytes(data, size);
-  for (const auto mode : {dagstore::CborMode::kLenient, dagstore::CborMode::kStrict}) {
-    dagstore::ReadAll(bytes, mode);
-    dagstore::SkipAll(bytes, mode);
+void FuzzOne(Span input) {
+  for (const auto mode : {CborMode::kLenient, CborMode::kStrict}) {
+    ReadAll(input, mode);
+    SkipAll(input, mode);
   }
-  return 0;
 }
+
+}  // namespace dagstore

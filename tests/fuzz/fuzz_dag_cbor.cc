@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "dag/dag_cbor.h"
 #include "dag/dag_json.h"
+#include "tests/fuzz/fuzz.h"
 
 namespace dagstore {
 namespace {
@@ -36,9 +37,9 @@ void Run(Span block) {
 }
 
 }  // namespace
-}  // namespace dagstore
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  dagstore::Run({data, size});
-  return 0;
+void FuzzOne(Span input) {
+  Run(input);
 }
+
+}  // namespace dagstore

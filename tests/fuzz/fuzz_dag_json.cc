@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "dag/dag_json.h"
 #include "dag/dag_pb.h"
+#include "tests/fuzz/fuzz.h"
 
 namespace dagstore {
 namespace {
@@ -48,9 +49,9 @@ void Run(Span block) {
 }
 
 }  // namespace
-}  // namespace dagstore
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  dagstore::Run({data, size});
-  return 0;
+void FuzzOne(Span input) {
+  Run(input);
 }
+
+}  // namespace dagstore

@@ -4,6 +4,7 @@
 #include "dag/dag_json.h"
 #include "dag/dag_pb.h"
 #include "dag/links.h"
+#include "tests/fuzz/fuzz.h"
 
 namespace dagstore {
 namespace {
@@ -53,9 +54,9 @@ void Run(Span block) {
 }
 
 }  // namespace
-}  // namespace dagstore
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  dagstore::Run({data, size});
-  return 0;
+void FuzzOne(Span input) {
+  Run(input);
 }
+
+}  // namespace dagstore

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "index/car_index.h"
+#include "tests/fuzz/fuzz.h"
 
 namespace dagstore {
 namespace {
@@ -53,21 +54,19 @@ void Seal(Bytes& bytes) {
 }
 
 }  // namespace
-}  // namespace dagstore
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace dagstore;
-  if (size >= 116 && data[0] == 0x89) {
-    Bytes bytes(data, data + size);
+void FuzzOne(Span input) {
+  if (input.size() >= 116 && input[0] == 0x89) {
+    Bytes bytes(input.begin(), input.end());
     if (const auto index = OpenNativeIndex(bytes); index.ok()) Read(**index);
     Seal(bytes);
     if (const auto index = OpenNativeIndex(bytes); index.ok()) Read(**index);
-    return 0;
+    return;
   }
-  const auto source = NewMemoryReader(Span(data, size));
+  const auto source = NewMemoryReader(input);
   UseEmbeddedIndex(*source, {}, {}, {}).status().IgnoreError();
   const auto built = BuildIndex(*source, {.verify = false}, {}, {});
-  if (!built.ok()) return 0;
+  if (!built.ok()) return;
   const auto index = OpenNativeIndex(built->heap);
   DAGSTORE_CHECK_OK(index.status());
   DAGSTORE_CHECK_OK((*index)->CheckAll());
@@ -79,5 +78,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     DAGSTORE_CHECK_OK(parsed.status());
     DAGSTORE_CHECK(parsed->entries == built->summary.entries);
   }
-  return 0;
 }
+
+}  // namespace dagstore

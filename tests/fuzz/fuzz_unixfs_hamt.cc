@@ -8,6 +8,7 @@
 #include "dag/hamt.h"
 #include "dag/path.h"
 #include "dag/traversal.h"
+#include "tests/fuzz/fuzz.h"
 
 namespace dagstore {
 namespace {
@@ -87,12 +88,11 @@ void CheckWalks(Span input) {
 }
 
 }  // namespace
-}  // namespace dagstore
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const dagstore::Span input(data, size);
-  dagstore::CheckMessage(input);
-  dagstore::CheckNode(input);
-  dagstore::CheckWalks(input);
-  return 0;
+void FuzzOne(Span input) {
+  CheckMessage(input);
+  CheckNode(input);
+  CheckWalks(input);
 }
+
+}  // namespace dagstore
