@@ -26,7 +26,9 @@ absl::Status MoveIntoPlace(Io& io, const std::string& temp, const std::string& p
 
 class RealWaitPoint final : public WaitPoint {
  public:
-  void Wait(Mutex& mu, absl::Duration at_most) override { changed_.WaitFor(mu, at_most); }
+  void Wait(Mutex& mu, absl::Duration at_most) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    changed_.WaitFor(mu, at_most);
+  }
   void NotifyAll() override { changed_.NotifyAll(); }
 
  private:

@@ -15,8 +15,7 @@ while [[ $# -gt 0 ]]; do
     *) targets+=("$1"); shift ;;
   esac
 done
-TARGETS=fuzz_targets tools/build.sh build-fuzz -DDAGSTORE_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++ \
-  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1"
+TARGETS=fuzz_targets tools/build.sh build-fuzz -DDAGSTORE_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++
 if [[ ${#targets[@]} -eq 0 ]]; then
   for seeds in build-fuzz/tests/fuzz/fuzz_*.seeds; do
     name=$(basename "$seeds" .seeds)
