@@ -11,12 +11,18 @@
 #include <mutex>
 #include <shared_mutex>
 
+#include "base/fibers.h"
+
 namespace dagstore {
 
 // Looks a few times before it sleeps: our critical sections are a vector push long, a wake-up costs forty microseconds.
 class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
+    if (Fibers* fibers = Fibers::Current(); fibers != nullptr) {
+      while (!mu_.try_lock()) fibers->Contended(this);
+      return;
+    }
     for (int i = 0; i < kLooks; ++i) {
       if (mu_.try_lock()) return;
       __builtin_ia32_pause();
@@ -44,9 +50,21 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 // Many readers or one writer.
 class ABSL_LOCKABLE SharedMutex {
  public:
-  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mu_.lock(); }
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
+    if (Fibers* fibers = Fibers::Current(); fibers != nullptr) {
+      while (!mu_.try_lock()) fibers->Contended(this);
+    } else {
+      mu_.lock();
+    }
+  }
   void Unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
-  void ReaderLock() ABSL_SHARED_LOCK_FUNCTION() { mu_.lock_shared(); }
+  void ReaderLock() ABSL_SHARED_LOCK_FUNCTION() {
+    if (Fibers* fibers = Fibers::Current(); fibers != nullptr) {
+      while (!mu_.try_lock_shared()) fibers->Contended(this);
+    } else {
+      mu_.lock_shared();
+    }
+  }
   void ReaderUnlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock_shared(); }
 
  private:
@@ -77,12 +95,17 @@ class ABSL_SCOPED_LOCKABLE ReaderMutexLock {
 class CondVar {
  public:
   void Wait(Mutex& mu) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    if (Fibers* fibers = Fibers::Current(); fibers != nullptr) {
+      (void)WaitAsFiber(*fibers, mu, absl::InfiniteDuration());
+      return;
+    }
     std::unique_lock<std::mutex> lock(mu.mu_, std::adopt_lock);
     cv_.wait(lock);
     lock.release();
   }
   // True if the time ran out.
   bool WaitFor(Mutex& mu, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    if (Fibers* fibers = Fibers::Current(); fibers != nullptr) return WaitAsFiber(*fibers, mu, timeout);
     if (timeout >= kForever) {
       Wait(mu);
       return false;
@@ -92,10 +115,22 @@ class CondVar {
     lock.release();
     return expired;
   }
-  void NotifyOne() { cv_.notify_one(); }
-  void NotifyAll() { cv_.notify_all(); }
+  void NotifyOne() {
+    if (Fibers* fibers = Fibers::Current(); fibers != nullptr) return fibers->Notify(this, /*all=*/false);
+    cv_.notify_one();
+  }
+  void NotifyAll() {
+    if (Fibers* fibers = Fibers::Current(); fibers != nullptr) return fibers->Notify(this, /*all=*/true);
+    cv_.notify_all();
+  }
 
  private:
+  bool WaitAsFiber(Fibers& fibers, Mutex& mu, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    mu.Unlock();
+    const bool expired = fibers.Wait(this, timeout);
+    mu.Lock();
+    return expired;
+  }
   static constexpr absl::Duration kForever = absl::Hours(24 * 365);  // beyond it nanoseconds could overflow
   std::condition_variable cv_;
 };
@@ -118,10 +153,15 @@ class Notification {
   }
   // True if it happened in time.
   bool WaitForNotificationWithTimeout(absl::Duration timeout) const {
-    const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+    const Fibers* fibers = Fibers::Current();
+    const auto now = [fibers] {
+      return fibers != nullptr ? std::chrono::nanoseconds(fibers->Now())
+                               : std::chrono::steady_clock::now().time_since_epoch();
+    };
+    const auto until = now() + absl::ToChronoNanoseconds(timeout);
     MutexLock lock(mu_);
     while (!notified_) {
-      const auto left = until - std::chrono::steady_clock::now();
+      const auto left = until - now();
       if (left <= left.zero()) return false;
       arrived_.WaitFor(mu_, absl::FromChrono(left));
     }

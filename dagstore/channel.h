@@ -19,6 +19,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/fibers.h"
 #include "base/mutex.h"
 #include "base/status.h"
 
@@ -118,7 +119,7 @@ class Channel {
     }
     std::optional<T> Pop(Deadline deadline, const Clock& clock, bool spin) {
       static const bool kManyCores = std::thread::hardware_concurrency() > 1;
-      if (spin && kManyCores) {
+      if (spin && kManyCores && Fibers::Current() == nullptr) {
         for (const MonotonicNanos until = Clock::Real().Now() + kReceiveSpin; Clock::Real().Now() < until;) {
           for (int i = 0; i < 32; ++i) {
             if (ready_.load(std::memory_order_acquire) != 0) {

@@ -1,14 +1,11 @@
 #include "dagstore/committer.h"
 
-#include <pthread.h>
-
 #include "base/check.h"
 
 namespace dagstore {
 
 Committer::Committer(Kv& kv, std::shared_ptr<TaskQueues> queues) : kv_(kv), queues_(std::move(queues)) {
-  thread_ = std::thread([this] { Run(); });
-  pthread_setname_np(thread_.native_handle(), "dagstore-commit");
+  thread_ = Thread("dagstore-commit", [this] { Run(); });
 }
 
 Committer::~Committer() {
@@ -17,7 +14,7 @@ Committer::~Committer() {
     ending_ = true;
   }
   arrived_.NotifyAll();
-  thread_.join();
+  thread_.Join();
 }
 
 void Committer::Commit(uint64_t sequence, KvBatch batch) {

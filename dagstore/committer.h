@@ -8,10 +8,10 @@
 
 #include <memory>
 #include <optional>
-#include <thread>
 
 #include "base/kv.h"
 #include "base/mutex.h"
+#include "base/thread.h"
 #include "dagstore/queues.h"
 
 namespace dagstore {
@@ -38,7 +38,7 @@ class Committer final : public CommitSink {
   CondVar arrived_;
   std::optional<Work> work_ ABSL_GUARDED_BY(mu_);
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
-  std::thread thread_;
+  Thread thread_;
 };
 
 }  // namespace dagstore

@@ -5,9 +5,10 @@
 #include <atomic>
 #include <charconv>
 #include <map>
-#include <thread>
 
+#include "base/fibers.h"
 #include "base/mutex.h"
+#include "base/thread.h"
 #include "dagstore/committer.h"
 #include "dagstore/job_executor.h"
 #include "dagstore/loop_uv.h"
@@ -41,7 +42,7 @@ struct DagStore::Core {
   std::unique_ptr<PooledJobRunner> runner;
   std::unique_ptr<Committer> committer;
   std::unique_ptr<Engine> engine;
-  std::unique_ptr<UvLoop> loop;
+  std::unique_ptr<Loop> loop;
   Lookup lookup;
 
   std::atomic<TicketId> next_ticket{1};
@@ -50,7 +51,7 @@ struct DagStore::Core {
   bool closed ABSL_GUARDED_BY(close_mu) = false;
 
   // What the top-level index had in memory when the process ended is added again, off the loop.
-  std::thread catch_up;
+  Thread catch_up;
   CancelFlag catch_up_cancel;
   Notification lookups_ready;
   Mutex heal_mu;
@@ -124,8 +125,8 @@ absl::Status DagStore::Core::Start() {
   engine->LeaveLoop();
   RETURN_IF_ERROR(restored);
 
-  loop = std::make_unique<UvLoop>(queues, options.loop_spin, *clock);
-  UvLoop::Callbacks callbacks;
+  loop = options.loop_maker ? options.loop_maker(queues) : std::make_unique<UvLoop>(queues, options.loop_spin, *clock);
+  Loop::Callbacks callbacks;
   callbacks.begin = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { engine->EnterLoop(); };
   callbacks.turn = [this] {
     engine->AssertLoop();
@@ -145,7 +146,7 @@ absl::Status DagStore::Core::Start() {
   if (uncovered.empty()) {
     lookups_ready.Notify();
   } else {
-    catch_up = std::thread([this, ordinals = std::move(uncovered)] {
+    catch_up = Thread("dagstore-catchup", [this, ordinals = std::move(uncovered)] {
       CatchUp(ordinals);
       if (!catch_up_cancel.cancelled()) lookups_ready.Notify();
     });
@@ -274,7 +275,7 @@ absl::Status DagStore::Core::Stop() {
   if (loop == nullptr) return absl::OkStatus();
 
   catch_up_cancel.Cancel();
-  if (catch_up.joinable()) catch_up.join();
+  if (catch_up.joinable()) catch_up.Join();
   if (!lookups_ready.HasBeenNotified()) lookups_ready.Notify();
 
   Request close(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
@@ -392,8 +393,11 @@ absl::StatusOr<Accessor> DagStore::AcquireShardSync(const ShardKey& key, const A
   if (core_->MayPassGates(options)) {
     if (Accessor entered = Accessor::TryEnter(core_->leases.Find(key.bytes())); !entered.empty()) return entered;
   }
-  // Always empty between calls, so a thread needs but one.
-  static thread_local const Channel<ShardResult> out(1);
+  // Always empty between calls, so a thread needs but one; fibers need one each.
+  static thread_local const Channel<ShardResult> of_thread(1);
+  std::optional<Channel<ShardResult>> of_fiber;
+  if (Fibers::Current() != nullptr) of_fiber.emplace(1);
+  const Channel<ShardResult>& out = of_fiber.has_value() ? *of_fiber : of_thread;
   bool woke = false;
   RETURN_IF_ERROR(core_->Submit(ShardOp::kAcquire, key, out, options, nullptr, &woke).status());
   ShardResult result = out.Receive(/*spin=*/!woke);

@@ -94,11 +94,12 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
   TransientSpec spec;
   spec.name_stem = key.FileStem();
   spec.generation = generation;
-  // Whoever takes what is there now wants neither a copy of what was there before, nor the one that was found damaged.
+  // Whoever takes what is there now wants neither a copy of ours of what was there before, nor one that was found
+  // damaged, a user's included.
   const bool outdated = stat.exists && stat.validator != record.validator;
   const bool suspect =
       record.state == ShardState::kErrored && record.error_code == static_cast<int>(absl::StatusCode::kDataLoss);
-  if (record.copy.has_value() && (expect_same || !record.copy->owned || !(outdated || suspect))) {
+  if (record.copy.has_value() && (expect_same || !(suspect || (outdated && record.copy->owned)))) {
     spec.existing = ToInfo(*record.copy, record.validator);
   }
   if (expect_same) {

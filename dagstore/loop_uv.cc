@@ -1,9 +1,9 @@
 #include "dagstore/loop_uv.h"
 
-#include <pthread.h>
 #include <uv.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "base/check.h"
 
@@ -41,13 +41,12 @@ absl::Status UvLoop::Start(Callbacks callbacks) {
   }
   DAGSTORE_CHECK(uv_timer_init(&handles_->loop, &handles_->timer) == 0);
   queues_->SetWaker([handles = handles_.get()] { uv_async_send(&handles->wake); });
-  thread_ = std::thread([this] { Run(); });
-  pthread_setname_np(thread_.native_handle(), "dagstore-loop");
+  thread_ = Thread("dagstore-loop", [this] { Run(); });
   return absl::OkStatus();
 }
 
 void UvLoop::Join() {
-  if (thread_.joinable()) thread_.join();
+  if (thread_.joinable()) thread_.Join();
 }
 
 void UvLoop::Run() {

@@ -7,32 +7,24 @@
 
 #include <absl/time/time.h>
 
-#include <functional>
 #include <memory>
-#include <thread>
 
 #include "base/clock.h"
+#include "base/thread.h"
+#include "dagstore/loop.h"
 #include "dagstore/queues.h"
 
 namespace dagstore {
 
-class UvLoop {
+class UvLoop final : public Loop {
  public:
-  struct Callbacks {
-    std::function<void()> begin;           // loop thread, first
-    std::function<bool()> turn;            // loop thread; true: call again soon
-    std::function<Deadline()> next_timer;  // loop thread
-    std::function<bool()> finished;        // loop thread; true: end
-    std::function<void()> end;             // loop thread, last
-  };
-
   // `spin`: how long to look for work before sleeping.
   UvLoop(std::shared_ptr<TaskQueues> queues, absl::Duration spin, const Clock& clock);
-  ~UvLoop();  // after Join
+  ~UvLoop() override;  // after Join
   UvLoop(const UvLoop&) = delete;
 
-  absl::Status Start(Callbacks callbacks);
-  void Join();
+  absl::Status Start(Callbacks callbacks) override;
+  void Join() override;
 
  private:
   struct Handles;
@@ -44,7 +36,7 @@ class UvLoop {
   const Clock& clock_;
   Callbacks callbacks_;
   std::unique_ptr<Handles> handles_;
-  std::thread thread_;
+  Thread thread_;
 };
 
 }  // namespace dagstore

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/clock.h"
@@ -16,6 +17,9 @@
 #include "shard/car_reader.h"
 
 namespace dagstore {
+
+class Loop;
+class TaskQueues;
 
 enum class RecoverOnStart : uint8_t {
   kNever,      // errored shards stay errored until RecoverShard
@@ -43,6 +47,13 @@ struct Options {
   const Clock* clock = nullptr;
   // Stands between the store and its database, to fail or delay commits.
   std::function<std::unique_ptr<Kv>(std::unique_ptr<Kv>)> kv_wrapper = {};
+  // In place of OpenRocksKv: the database in the folder `path`.
+  std::function<absl::StatusOr<std::unique_ptr<Kv>>(const std::string& path, const RocksKvOptions& options)> kv_opener =
+      {};
+  // In place of UvLoop.
+  std::function<std::unique_ptr<Loop>(std::shared_ptr<TaskQueues> queues)> loop_maker = {};
+  // In place of the system's generator: fills `out`. Identity and secret of a new repository, name of this boot.
+  std::function<void(std::span<uint8_t> out)> random = {};
 
   RecoverOnStart recover_on_start = RecoverOnStart::kOnAcquire;
   VerifyReads verify_reads = VerifyReads::kAlways;

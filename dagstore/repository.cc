@@ -14,9 +14,13 @@ constexpr char kMetaFormat[] = "format";
 constexpr char kMetaSecret[] = "fingerprint-secret";
 constexpr size_t kMarkerBytesMax = 4096;
 
-Bytes RandomBytes(size_t size) {
-  std::random_device device;
+Bytes RandomBytes(const Options& options, size_t size) {
   Bytes out(size);
+  if (options.random) {
+    options.random(out);
+    return out;
+  }
+  std::random_device device;
   for (uint8_t& byte : out) byte = static_cast<uint8_t>(device());
   return out;
 }
@@ -45,6 +49,16 @@ absl::StatusOr<Found> Inspect(Io& io, const std::string& dir) {
   return ours ? Found::kHalfMade : Found::kNothing;
 }
 
+// What a start that was cut off has left of a marker. Under the lock of the database, so no other start is at it.
+absl::Status SweepMarkers(Io& io, const std::string& dir) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(dir));
+  for (const std::string& name : names) {
+    if (!name.starts_with(std::string(kMarkerName) + ".") || !name.ends_with(".tmp")) continue;
+    RETURN_IF_ERROR(io.Remove(dir + "/" + name));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> RequiredMeta(Kv& kv, const char* key) {
   ASSIGN_OR_RETURN(std::optional<std::string> value, kv.Get(KvTable::kMeta, key));
   if (!value.has_value()) return DataLoss("the repository's database has no \"{}\"", key);
@@ -52,13 +66,13 @@ absl::StatusOr<std::string> RequiredMeta(Kv& kv, const char* key) {
 }
 
 // Identity and secret, made once.
-absl::Status InitializeMeta(Kv& kv) {
+absl::Status InitializeMeta(const Options& options, Kv& kv) {
   ASSIGN_OR_RETURN(const auto id, kv.Get(KvTable::kMeta, kMetaStoreId));
   if (id.has_value()) return absl::OkStatus();
   KvBatch batch;
-  batch.Put(KvTable::kMeta, kMetaStoreId, ToHex(RandomBytes(16)));
+  batch.Put(KvTable::kMeta, kMetaStoreId, ToHex(RandomBytes(options, 16)));
   batch.Put(KvTable::kMeta, kMetaFormat, std::to_string(kRepositoryFormat));
-  batch.Put(KvTable::kMeta, kMetaSecret, std::string(AsText(RandomBytes(16))));
+  batch.Put(KvTable::kMeta, kMetaSecret, std::string(AsText(RandomBytes(options, 16))));
   return kv.Commit(batch, /*sync=*/true);
 }
 
@@ -97,13 +111,13 @@ absl::Status ForgetTopIndex(Kv& kv) {
 absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& options, Io& io) {
   auto repository = std::make_unique<Repository>();
   repository->dir = options.dir;
-  const std::string boot_id = ToHex(RandomBytes(6));
+  const std::string boot_id = ToHex(RandomBytes(options, 6));
   TopIndexOptions top;
   top.buffer_entries_max = options.top_index_buffer_entries_max;
 
   if (options.dir.empty()) {
     repository->kv = NewMemoryKv();
-    RETURN_IF_ERROR(InitializeMeta(*repository->kv));
+    RETURN_IF_ERROR(InitializeMeta(options, *repository->kv));
     RETURN_IF_ERROR(ReadMeta(*repository));
     repository->indexes = NewMemoryIndexStore();
     ASSIGN_OR_RETURN(repository->top, OpenTopIndex(top, *repository->kv, io));
@@ -115,11 +129,13 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   ASSIGN_OR_RETURN(const Found found, Inspect(io, dir));
   RocksKvOptions rocks;
   rocks.create_if_missing = found != Found::kRepository;
-  ASSIGN_OR_RETURN(repository->kv, OpenRocksKv(dir + "/db", rocks));
+  ASSIGN_OR_RETURN(repository->kv,
+                   options.kv_opener ? options.kv_opener(dir + "/db", rocks) : OpenRocksKv(dir + "/db", rocks));
   if (options.kv_wrapper) repository->kv = options.kv_wrapper(std::move(repository->kv));
-  if (found != Found::kRepository) RETURN_IF_ERROR(InitializeMeta(*repository->kv));
+  if (found != Found::kRepository) RETURN_IF_ERROR(InitializeMeta(options, *repository->kv));
   RETURN_IF_ERROR(ReadMeta(*repository));
 
+  RETURN_IF_ERROR(SweepMarkers(io, dir));
   const std::string marker = MarkerText(repository->store_id);
   if (found == Found::kRepository) {
     ASSIGN_OR_RETURN(const Bytes text, ReadSmallFile(io, dir + "/" + kMarkerName, kMarkerBytesMax));

@@ -1,14 +1,9 @@
 #include "dagstore/workers.h"
 
-#include <pthread.h>
-
 namespace dagstore {
 
 WorkerPool::WorkerPool(const std::string& name, int threads) {
-  for (int i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] { Run(); });
-    pthread_setname_np(threads_.back().native_handle(), name.substr(0, 15).c_str());
-  }
+  for (int i = 0; i < threads; ++i) threads_.emplace_back(name, [this] { Run(); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -17,7 +12,7 @@ WorkerPool::~WorkerPool() {
     ending_ = true;
   }
   arrived_.NotifyAll();
-  for (std::thread& thread : threads_) thread.join();
+  for (Thread& thread : threads_) thread.Join();
 }
 
 void WorkerPool::Post(absl::AnyInvocable<void()> work) {

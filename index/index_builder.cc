@@ -4,11 +4,11 @@
 #include <bit>
 #include <limits>
 #include <system_error>
-#include <thread>
 
 #include "base/check.h"
 #include "base/hashing.h"
 #include "base/mutex.h"
+#include "base/thread.h"
 
 namespace dagstore {
 namespace {
@@ -345,7 +345,7 @@ class Verifier {
   static std::unique_ptr<Verifier> Start() {
     std::unique_ptr<Verifier> verifier(new Verifier);
     try {
-      verifier->thread_ = std::thread(&Verifier::Run, verifier.get());
+      verifier->thread_ = Thread("dagstore-verify", [v = verifier.get()] { v->Run(); });
     } catch (const std::system_error&) {
       return nullptr;
     }
@@ -358,7 +358,7 @@ class Verifier {
       stop_ = true;
       changed_.NotifyAll();
     }
-    thread_.join();
+    thread_.Join();
   }
 
   // `jobs` stay as they are until Wait() has returned.
@@ -394,7 +394,7 @@ class Verifier {
   CondVar changed_;
   std::vector<HashJob>* jobs_ ABSL_GUARDED_BY(mutex_) = nullptr;  // in work; null when done
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  Thread thread_;
 };
 
 // Bytes of the payload from `begin` on, and the sections found in them.

@@ -120,7 +120,7 @@ struct IndexBuildOptions {
   bool verify = true;
   size_t memory_bytes_max = IndexBuilder::kMemoryBytesMax;
   // Large sources that are hashed are read by one thread and hashed by another, with two windows of 4 MiB (more if a
-  // section is larger). Off where a job must be one thread: in the simulator.
+  // section is larger).
   bool second_thread = true;
 };
 

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <thread>
 
 #include "base/crc32c.h"
 #include "base/mutex.h"
+#include "base/thread.h"
 #include "base/varint.h"
 #include "index/ordinal_set.h"
 #include "index/top_buffer.h"
@@ -236,13 +236,13 @@ class PackedTopIndex final : public TopIndex {
 
   // The index's own thread.
   std::map<uint64_t, double> dead_fractions_;  // by run number, as last sampled
-  std::thread thread_;
+  Thread thread_;
 };
 
 PackedTopIndex::~PackedTopIndex() {
   stop_ = true;
   Wake();
-  if (thread_.joinable()) thread_.join();
+  if (thread_.joinable()) thread_.Join();
   // Nobody reads now, so what was replaced can go.
   for (Slot& slot : slots_) {
     const MutexLock lock(slot.mutex);
@@ -324,7 +324,7 @@ absl::Status PackedTopIndex::Open() {
     const MutexLock lock(mutex_);
     Publish();
   }
-  thread_ = std::thread([this] { Run(); });
+  thread_ = Thread("dagstore-top", [this] { Run(); });
   return absl::OkStatus();
 }
 

@@ -1,0 +1,1280 @@
+#include "tests/sim/world.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/thread.h"
+#include "dagstore/fsck.h"
+#include "dagstore/indexed_blockstore.h"
+#include "dagstore/loop.h"
+#include "dagstore/scrub.h"
+#include "shard/transition.h"
+#include "tests/sim/cars.h"
+#include "tests/sim/scheduler.h"
+#include "tests/sim/sim_fs.h"
+#include "tests/sim/sim_kv.h"
+#include "tests/sim/sometimes.h"
+#include "tests/sim/source.h"
+
+namespace dagstore::sim {
+namespace {
+
+constexpr char kDir[] = "/repo";
+constexpr uint64_t kStepsMax = 400'000;  // of a run; one that needs more goes in circles
+constexpr int kOpenAttemptsMax = 6;
+
+// Turns while there is work, then waits to be woken. What UvLoop does, with a condition in place of libuv.
+class SimLoop final : public Loop {
+ public:
+  SimLoop(std::shared_ptr<TaskQueues> queues, Scheduler& scheduler)
+      : queues_(std::move(queues)), scheduler_(scheduler) {}
+
+  absl::Status Start(Callbacks callbacks) override {
+    callbacks_ = std::move(callbacks);
+    queues_->SetWaker([this] {
+      const MutexLock lock(mu_);
+      woken_ = true;
+      wake_.NotifyOne();
+    });
+    thread_ = Thread("dagstore-loop", [this] { Run(); });
+    return absl::OkStatus();
+  }
+  void Join() override {
+    if (thread_.joinable()) thread_.Join();
+  }
+
+ private:
+  void Run() {
+    callbacks_.begin();
+    for (;;) {
+      const bool more = callbacks_.turn();
+      if (!more) {
+        if (callbacks_.finished()) break;
+        const Deadline timer = callbacks_.next_timer();
+        if (!timer.Passed(scheduler_.Now()) && queues_->PrepareSleep()) {
+          Sleep(timer);
+          queues_->Awake();
+          continue;
+        }
+      }
+      scheduler_.Yield();
+    }
+    callbacks_.end();
+    queues_->Shut();
+  }
+  void Sleep(Deadline timer) {
+    const MutexLock lock(mu_);
+    if (!woken_) wake_.WaitFor(mu_, timer.Remaining(scheduler_.Now()));
+    woken_ = false;
+  }
+
+  const std::shared_ptr<TaskQueues> queues_;
+  Scheduler& scheduler_;
+  Callbacks callbacks_;
+  Mutex mu_;
+  CondVar wake_;
+  bool woken_ ABSL_GUARDED_BY(mu_) = false;
+  Thread thread_;
+};
+
+// NotFound may also be what a source says.
+bool SaysAbsent(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kNotFound && Message(status).starts_with("no shard");
+}
+
+// What is known of one key. A request that is under way, or was answered with an error, may or may not take effect.
+struct KeyModel {
+  std::string key = {};
+  bool maybe_absent = true;
+  bool maybe_present = false;
+  bool lingering = false;       // a destroy that was not answered with OK may still go on
+  std::set<size_t> sources = {};  // one of these, if present
+  int changing = 0;             // register and destroy requests under way
+  uint64_t change = 0;          // counts them as they begin and end
+  int held = 0;                 // accessors that clients hold
+  uint64_t releases = 0;
+
+  void MustBe(bool present) {
+    maybe_present = present;
+    maybe_absent = !present;
+    lingering = false;
+  }
+};
+
+// An accessor in a client's hands.
+class Held {
+ public:
+  Held(KeyModel& model, Accessor accessor) : model_(&model), accessor_(std::move(accessor)) { ++model_->held; }
+  Held(Held&& other) noexcept : model_(std::exchange(other.model_, nullptr)), accessor_(std::move(other.accessor_)) {}
+  Held& operator=(Held&& other) noexcept {
+    std::swap(model_, other.model_);
+    std::swap(accessor_, other.accessor_);
+    return *this;
+  }
+  ~Held() { Release(); }
+  void Release() {
+    if (model_ == nullptr) return;
+    --model_->held;
+    ++model_->releases;
+    model_ = nullptr;
+    accessor_.Close();
+    accessor_.Close();  // again: nothing
+  }
+  const Accessor& operator*() const { return accessor_; }
+  const Accessor* operator->() const { return &accessor_; }
+
+ private:
+  KeyModel* model_;
+  Accessor accessor_;
+};
+
+class World {
+ public:
+  World(Tape& tape, const RunOptions& options)
+      : tape_(tape),
+        run_options_(options),
+        scheduler_(tape, trace_),
+        fs_(tape, trace_, scheduler_),
+        kv_(tape, trace_, scheduler_),
+        sources_(tape, trace_, scheduler_) {
+    trace_.listener = options.listener;
+    const auto report = [this](const std::string& oracle, const std::string& what) { Fail(oracle, what); };
+    fs_.on_violation = report;
+    kv_.on_violation = report;
+    sources_.on_violation = report;
+    fs_.on_remove = [this](const std::string& path) { Removed(path); };
+    fs_.before_call = [this](IoOp, const std::string&) { CountDown(); };
+    kv_.before_call = [this](const char*) { CountDown(); };
+  }
+
+  RunResult Run();
+
+ private:
+  struct Client {
+    int id = 0;
+    std::vector<std::pair<size_t, Held>> held = {};  // key, accessor
+  };
+
+  // ---- Small helpers ----
+  uint32_t Draw(uint32_t n) { return tape_.Draw(Stream::kWork, n); }
+  uint32_t Config(uint32_t n) { return tape_.Draw(Stream::kConfig, n); }
+  bool Live() const { return !down_ && failure_.oracle.empty(); }
+  // Nothing was ever injected, so that everything must go well.
+  bool Calm() const { return !faulty_; }
+  void Fail(const std::string& oracle, const std::string& what) {
+    if (!failure_.oracle.empty()) return;
+    failure_.oracle = oracle;
+    failure_.what = what;
+    Log("VIOLATION ({}) {}", oracle, what);
+    scheduler_.Stop();
+    if (scheduler_.in_fiber()) {
+      for (;;) scheduler_.Sleep(absl::Hours(1));  // Run() has been told; nothing of this fiber is needed any more
+    }
+  }
+  template <typename... Args>
+  void Log(fmt::format_string<Args...> format, Args&&... args) {
+    if (!trace_.verbose()) return;
+    trace_.listener(fmt::format("{:>6} {:<16} ", scheduler_.steps(), scheduler_.current_name()) +
+                    fmt::format(format, std::forward<Args>(args)...));
+  }
+  template <typename... Args>
+  void Expect(bool holds, const char* oracle, fmt::format_string<Args...> format, Args&&... args) {
+    if (!holds) Fail(oracle, fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  // ---- The machine ----
+  void Configure();
+  Options StoreOptions();
+  void Main();
+  bool Open();
+  bool Close(bool orderly);
+  void CountDown();
+  void PowerCut();
+  void Removed(const std::string& path);
+  void WatchTrace();
+  void Age();  // bit rot, strangers: while nothing runs
+  void RunClients();
+
+  // ---- Clients ----
+  void RunClient(Client& client);
+  void Act(Client& client);
+  void Register(Client& client, size_t key);
+  void Destroy(size_t key);
+  void Recover(size_t key);
+  void Acquire(Client& client, size_t key, bool keep);
+  void AcquireOddly(size_t key);
+  void Read(const Accessor& accessor, size_t key);
+  void Release(Client& client);
+  void GetIndexed();
+  void Lookup();
+  void Look(size_t key);
+  void Gc();
+  void Manifest(size_t key);
+  void ChangeSource();
+  void Scrub(size_t key);
+
+  // ---- What must hold ----
+  void CheckStatus(const absl::Status& status, const std::string& what, bool stopped = false, bool deadline = false);
+  void CheckBytes(const CidView& cid, Span bytes, const std::string& from);
+  void CheckText(std::string_view text, const char* where);
+  uint64_t BeginChange(size_t key);
+  // True if no other change of the key was under way since.
+  bool EndChange(size_t key, uint64_t began);
+  void CheckPresence(const char* when);
+  void Liveness();
+  void Repair(size_t key);
+  void CheckShards();
+  void CheckLookups();
+  void CheckFsck(const char* when);
+  void CheckFiles();
+  void CheckReferences();
+  std::optional<ShardInfo> InfoOf(size_t key);
+  bool SourceIsGood(size_t key) const;
+
+  Tape& tape_;
+  const RunOptions run_options_;
+  Trace trace_;
+  Scheduler scheduler_;
+  SimFs fs_;
+  KvDisk kv_;
+  Sources sources_;
+  RunResult failure_;
+
+  // Drawn.
+  int clients_ = 1;
+  int operations_ = 1;
+  int boots_ = 1;
+  bool faulty_ = false;       // some class of faults is on, or was
+  bool rot_ = false;          // bits flip, strangers appear
+  bool crashes_ = false;
+  bool changing_sources_ = false;
+  bool tiny_ = false;
+  bool traced_ = false;
+  FsFaults fs_faults_;
+  KvFaults kv_faults_;
+  SourceFaults source_faults_;
+  Options base_;
+
+  std::vector<KeyModel> keys_;
+  std::vector<Client> clients_now_;
+  std::shared_ptr<Io> io_;
+  std::shared_ptr<const MountRegistry> mounts_;
+  std::unique_ptr<DagStore> store_;
+  std::unique_ptr<IndexedBlockstore> indexed_;
+  std::shared_ptr<EventLog<TraceEvent>::Subscription> steps_seen_;
+  std::map<std::string, ShardState> state_seen_;  // by key, from the trace
+  bool down_ = true;
+  bool closing_ = false;
+  uint64_t countdown_ = 0;  // calls of disk and database until the power goes; 0: never
+  bool kill_only_ = false;  // the process ends, the system stays
+  int running_ = 0;
+  Mutex done_mu_;
+  CondVar done_;
+  std::set<std::string> user_files_;
+};
+
+// ---- Set-up ----
+
+void World::Configure() {
+  const bool wide = run_options_.profile == Profile::kWide;
+  scheduler_.SetPolicy(static_cast<Policy>(Config(5)));
+  clients_ = 1 + static_cast<int>(Config(wide ? 5 : 3));
+  const size_t keys = 1 + Config(wide ? 6 : 3);
+  operations_ = 1 + static_cast<int>(Config(wide ? 24 : 6));
+  boots_ = 1 + static_cast<int>(Config(3));
+  crashes_ = Config(2) == 1;
+  tiny_ = Config(2) == 1;
+  traced_ = Config(2) == 1;
+  changing_sources_ = Config(4) == 3;
+
+  if (Config(2) == 1) {  // which classes of faults there are
+    const auto rate = [&](uint32_t max) { return Config(3) == 2 ? 1 + Config(max) : 0; };
+    fs_faults_.read_error = rate(30);
+    fs_faults_.write_error = rate(60);
+    fs_faults_.sync_error = rate(100);
+    fs_faults_.name_error = rate(40);
+    fs_faults_.no_descriptor = rate(60);
+    fs_faults_.stall = rate(30);
+    if (Config(6) == 5) fs_faults_.quota_bytes = Config(6000);
+    kv_faults_.commit_error = Config(8) == 7 ? 1 + Config(60) : 0;
+    kv_faults_.read_error = rate(20);
+    kv_faults_.stall = rate(30);
+    source_faults_.error = rate(80);
+    source_faults_.stall = rate(60);
+    source_faults_.truncate = rate(150);
+    rot_ = Config(4) == 3;
+    faulty_ = true;
+  }
+  fs_faults_.mappable = Config(3) != 2;
+  fs_.faults.mappable = fs_faults_.mappable;
+
+  for (size_t i = 0; i < keys; ++i) {
+    KeyModel model;
+    model.key = fmt::format("k{}", i);
+    keys_.push_back(std::move(model));
+  }
+  for (size_t i = 0; i < keys + 2; ++i) {
+    Source source;
+    source.name = fmt::format("s{}", i);
+    source.local = Config(2) == 1;
+    source.size_known = Config(4) != 3;
+    source.has_validator = Config(4) != 3;
+    source.car = Config(8) == 7 ? kSoundCars + Config(3) : Config(kSoundCars);
+    source.cars = {source.car};
+    sources_.all.push_back(std::move(source));
+  }
+  auto mounts = std::make_shared<MountRegistry>();
+  DAGSTORE_CHECK_OK(mounts->Register("sim", sources_.Factory()));
+  mounts_ = mounts;
+
+  base_.inline_index_bytes_max = Config(2) == 1 ? 0 : 64 << 10;
+  static constexpr size_t kBuffers[] = {256, 16, 4, 1};
+  base_.top_index_buffer_entries_max = kBuffers[Config(4)];
+  base_.recover_on_start = static_cast<RecoverOnStart>(Config(3));
+  base_.verify_reads = VerifyReads::kAlways;
+  base_.index_threads = 1 + static_cast<int>(Config(2));
+  base_.open_threads = 1 + static_cast<int>(Config(2));
+  base_.close_grace = absl::Milliseconds(Config(3) * 500);
+  if (tiny_) {
+    base_.requests_max = 1 + Config(4);
+    base_.turn_tasks_max = 1 + Config(3);
+    base_.completions_per_request = 1 + Config(2);
+    base_.jobs_running_max = 1 + Config(3);
+    base_.open_shards_max = Config(3);
+    base_.failures_kept_max = 1 + Config(3);
+    base_.index_memory_bytes_max = Config(2) == 1 ? 1 : 1 << 20;
+  }
+}
+
+Options World::StoreOptions() {
+  Options options = base_;
+  options.dir = kDir;
+  options.mounts = mounts_;
+  options.io = io_.get();
+  options.clock = &scheduler_;
+  options.kv_opener = [this](const std::string&, const RocksKvOptions&) -> absl::StatusOr<std::unique_ptr<Kv>> {
+    return kv_.Open();
+  };
+  options.loop_maker = [this](std::shared_ptr<TaskQueues> queues) {
+    return std::make_unique<SimLoop>(std::move(queues), scheduler_);
+  };
+  options.random = [this](std::span<uint8_t> out) {
+    for (uint8_t& byte : out) byte = static_cast<uint8_t>(tape_.Draw(Stream::kIdentity, 256));
+  };
+  return options;
+}
+
+RunResult World::Run() {
+  Configure();
+  (void)scheduler_.Spawn("world", [this] { Main(); });
+  const Scheduler::End end = scheduler_.Run(kStepsMax);
+  if (failure_.oracle.empty() && end != Scheduler::End::kDone) {
+    failure_.oracle = end == Scheduler::End::kStuck ? "stuck" : "endless";
+    failure_.what = (end == Scheduler::End::kStuck ? "nobody can go on:\n" : "no end after so many steps:\n") +
+                    scheduler_.Describe();
+    if (trace_.verbose()) trace_.listener(failure_.what);
+  }
+  RunResult result = failure_;
+  result.hash = trace_.hash();
+  result.steps = scheduler_.steps();
+  result.simulated_nanos = scheduler_.Now();
+  return result;
+}
+
+// ---- The machine ----
+
+void World::Main() {
+  for (int boot = 0; boot < boots_; ++boot) {
+    fs_.faults = fs_faults_;
+    kv_.faults = kv_faults_;
+    sources_.faults = source_faults_;
+    if (crashes_ && tape_.Draw(Stream::kCrash, 2) == 1) {
+      countdown_ = 1 + tape_.Draw(Stream::kCrash, boot == 0 ? 250 : 120);
+      kill_only_ = tape_.Draw(Stream::kCrash, 3) == 2;
+    }
+    if (!Open()) continue;
+    CheckPresence("after a start");
+    RunClients();
+    countdown_ = 0;
+    const bool orderly = Live();
+    if (!Close(orderly)) return;
+    Age();
+  }
+  countdown_ = 0;
+  fs_.faults = FsFaults();
+  fs_.faults.mappable = fs_faults_.mappable;
+  kv_.faults = KvFaults();
+  sources_.faults = SourceFaults();
+  base_.recover_on_start = RecoverOnStart::kNever;
+  scheduler_.SetPolicy(Policy::kOldest);
+  Liveness();
+}
+
+bool World::Open() {
+  for (int attempt = 0;; ++attempt) {
+    if (attempt >= kOpenAttemptsMax / 2) {  // the operator has mended the machine
+      fs_.faults = FsFaults();
+      fs_.faults.mappable = fs_faults_.mappable;
+      kv_.faults = KvFaults();
+    }
+    io_ = fs_.Boot();
+    down_ = false;
+    closing_ = false;
+    absl::StatusOr<std::unique_ptr<DagStore>> opened = DagStore::Open(StoreOptions());
+    Log("open: {}", ToString(opened.status()));
+    CheckText(ToString(opened.status()), "open");
+    if (opened.ok() && !down_) {
+      store_ = *std::move(opened);
+      indexed_ = std::make_unique<IndexedBlockstore>(*store_, [this] {
+        IndexedBlockstoreOptions options;
+        if (tiny_) options.accessors_max = 1;
+        return options;
+      }());
+      if (traced_) {
+        steps_seen_ = store_->SubscribeTrace(1 << 14);
+        state_seen_.clear();
+      }
+      Sometimes("open: a store opens");
+      if (attempt != 0) Sometimes("open: a store opens at last");
+      return true;
+    }
+    if (opened.ok()) {
+      Sometimes("crash: while a store opens, late");
+      (void)(*opened)->Close();
+      opened->reset();
+    } else {
+      CheckStatus(opened.status(), "open", /*stopped=*/true);
+      if (down_) Sometimes("crash: while a store opens");
+      if (!down_) Expect(fs_.faults.quota_bytes != UINT64_MAX || faulty_, "open",
+          "a store does not open, and nothing is wrong: {}",
+                         ToString(opened.status()));
+      Expect(attempt < kOpenAttemptsMax, "open", "a store does not open: {}", ToString(opened.status()));
+      if (!down_) Sometimes("open: a fault keeps a store from opening");
+    }
+    if (down_) countdown_ = 0;
+  }
+}
+
+bool World::Close(bool orderly) {
+  closing_ = true;
+  for (Client& client : clients_now_) client.held.clear();
+  if (orderly && tape_.Draw(Stream::kWork, 4) != 3) indexed_->Trim();
+  indexed_.reset();
+  const absl::Status closed = store_->Close();
+  Log("close: {}", ToString(closed));
+  CheckText(ToString(closed), "close");
+  WatchTrace();
+  steps_seen_.reset();
+  store_.reset();
+  if (!failure_.oracle.empty()) return false;
+  Expect(fs_.open_files() == 0, "j", "{} files are open after the store was closed", fs_.open_files());
+  if (orderly && !down_) {
+    if (Calm()) Expect(closed.ok(), "close", "closing fails, and nothing was wrong: {}", ToString(closed));
+    Sometimes("close: in order");
+  }
+  io_.reset();
+  return true;
+}
+
+void World::CountDown() {
+  if (countdown_ == 0 || --countdown_ != 0) return;
+  PowerCut();
+}
+
+void World::PowerCut() {
+  down_ = true;
+  Log("{}", kill_only_ ? "the process is killed" : "the power goes");
+  if (closing_) Sometimes("crash: while a store closes");
+  if (kill_only_) {
+    Sometimes("crash: kill");
+    fs_.Kill();
+    kv_.Kill();
+  } else {
+    Sometimes("crash: power cut");
+    fs_.Crash(static_cast<Kept>(tape_.Draw(Stream::kCrash, kKeptWays)));
+    kv_.Crash();
+  }
+}
+
+void World::Removed(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (path.substr(0, slash) != std::string(kDir) + "/transients" || !path.ends_with(".car")) return;
+  const std::string name = path.substr(slash + 1);
+  for (const KeyModel& model : keys_) {
+    if (model.held == 0) continue;
+    const auto& records = kv_.tables()[static_cast<size_t>(KvTable::kRecords)];
+    const auto found = records.find(model.key);
+    if (found == records.end()) continue;
+    const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(found->second));
+    if (record.ok() && record->copy.has_value() && record->copy->name == name &&
+        record->state != ShardState::kErrored) {
+      Fail("h", fmt::format("the copy {} of shard {} is removed while {} accessors are out", name, model.key,
+          model.held));
+    }
+  }
+}
+
+void World::WatchTrace() {
+  if (steps_seen_ == nullptr) return;
+  while (auto event = steps_seen_->Next(Deadline::At(0), scheduler_)) {
+    const std::string& key = event->key.bytes();
+    const auto [last, fresh] = state_seen_.try_emplace(key, event->from);
+    if (steps_seen_->dropped() == 0) {
+      Expect(last->second == event->from, "a", "shard {} steps from {}, and was {}", key, StateName(event->from),
+             StateName(last->second));
+    }
+    const auto rows = TransitionTable();
+    const bool known = std::any_of(rows.begin(), rows.end(), [&](const Row& row) {
+      return row.from == event->from && row.op == event->op && row.next == event->to;
+    });
+    Expect(known, "a", "no row leads shard {} from {} by {} to {}", key, StateName(event->from), OpName(event->op),
+           StateName(event->to));
+    const auto code = event->status.code();
+    const bool passing = code == absl::StatusCode::kCancelled || code == absl::StatusCode::kResourceExhausted ||
+                         code == absl::StatusCode::kDeadlineExceeded;
+    Expect(!(passing && event->op == ShardOp::kFail && event->to == ShardState::kErrored &&
+             event->from != ShardState::kRecovering && event->from != ShardState::kErrored),
+           "a", "shard {} becomes Errored by what passes: {}", key, ToString(event->status));
+    CheckText(ToString(event->status), "trace");
+    SometimesMade(fmt::format("row: {} {} {}", StateName(event->from), OpName(event->op), StateName(event->to)));
+    last->second = event->to;
+    if (event->op == ShardOp::kForget) state_seen_.erase(key);
+  }
+}
+
+// What happens to a disk while nobody looks.
+void World::Age() {
+  if (!rot_) return;
+  if (tape_.Draw(Stream::kFault, 3) == 2) {
+    static constexpr const char* kNames[] = {"indexes/stranger.txt", "transients/stranger.car.bak", "top/stranger",
+                                             "indexes/trash/stranger"};
+    fs_.PutForeign(fmt::format("{}/{}", kDir, kNames[tape_.Draw(Stream::kFault, 4)]), "not yours");
+    Sometimes("rot: a stranger's file appears");
+  }
+  if (tape_.Draw(Stream::kFault, 2) == 1) {
+    std::vector<std::string> files;
+    for (const std::string& file : fs_.Files())
+      if (file.starts_with(kDir) && !file.ends_with("/DAGSTORE") && file.find("stranger") == std::string::npos)
+        files.push_back(file);
+    if (files.empty()) return;
+    const std::string& file = files[tape_.Draw(Stream::kFault, static_cast<uint32_t>(files.size()))];
+    const std::string* content = fs_.Content(file);
+    if (content->empty()) return;
+    const uint32_t offset = tape_.Draw(Stream::kFault, static_cast<uint32_t>(content->size()));
+    fs_.FlipBit(file, offset, static_cast<int>(tape_.Draw(Stream::kFault, 8)));
+    Log("bit rot in {} at {}", file, offset);
+    if (file.find("/indexes/") != std::string::npos) Sometimes("rot: an index");
+    if (file.find("/top/") != std::string::npos) Sometimes("rot: a run of the top-level index");
+    if (file.find("/transients/") != std::string::npos) Sometimes("rot: a local copy");
+    for (Source& source : sources_.all) source.tainted = true;
+  }
+}
+
+void World::RunClients() {
+  clients_now_.clear();
+  clients_now_.resize(static_cast<size_t>(clients_));
+  std::vector<Thread> threads;
+  for (size_t i = 0; i < clients_now_.size(); ++i) {
+    clients_now_[i].id = static_cast<int>(i);
+    threads.emplace_back(fmt::format("client-{}", i), [this, i] { RunClient(clients_now_[i]); });
+  }
+  for (Thread& thread : threads) thread.Join();
+  WatchTrace();
+}
+
+// ---- Clients ----
+
+void World::RunClient(Client& client) {
+  for (int i = 0; i < operations_ && Live(); ++i) {
+    Act(client);
+    WatchTrace();
+  }
+}
+
+void World::Act(Client& client) {
+  const size_t key = Draw(static_cast<uint32_t>(keys_.size()));
+  const uint32_t what = Draw(100);
+  if (what < 26) return Register(client, key);
+  if (what < 40) return Acquire(client, key, /*keep=*/false);
+  if (what < 48) return Acquire(client, key, /*keep=*/true);
+  if (what < 53) return Release(client);
+  if (what < 65) return Destroy(key);
+  if (what < 71) return Recover(key);
+  if (what < 79) return AcquireOddly(key);
+  if (what < 83) return GetIndexed();
+  if (what < 86) return Lookup();
+  if (what < 89) return Look(key);
+  if (what < 92) return Gc();
+  if (what < 94) return Manifest(key);
+  if (what < 96) return Scrub(key);
+  ChangeSource();
+}
+
+uint64_t World::BeginChange(size_t key) {
+  KeyModel& model = keys_[key];
+  ++model.changing;
+  return ++model.change;
+}
+
+bool World::EndChange(size_t key, uint64_t began) {
+  KeyModel& model = keys_[key];
+  const bool alone = model.changing == 1 && model.change == began;
+  --model.changing;
+  ++model.change;
+  return alone;
+}
+
+void World::Register(Client&, size_t key) {
+  KeyModel& model = keys_[key];
+  const size_t s = Draw(2) == 0 ? key : Draw(static_cast<uint32_t>(sources_.all.size()));
+  const Source& source = sources_.all[s];
+  RegisterOptions options;
+  options.lazy = Draw(3) == 2;
+  options.verify = Draw(8) != 7 || source.car >= kSoundCars;
+  const uint32_t impatience = Draw(10);
+  if (impatience == 9) options.deadline = Deadline::After(scheduler_, absl::Microseconds(Draw(3000)));
+  if (!source.local && !source.lying && source.car < kSoundCars && Draw(8) == 7) {
+    options.existing_transient = fmt::format("/user/{}.car", source.name);
+    if (!user_files_.contains(options.existing_transient)) {
+      user_files_.insert(options.existing_transient);
+      fs_.PutForeign(options.existing_transient, std::string(AsText(source.bytes())));
+    }
+    Sometimes("register: with a copy of the user's");
+  }
+  auto mount = mounts_->Make(sources_.UrlOf(s));
+  DAGSTORE_CHECK_OK(mount.status());
+  const KeyModel before = model;
+  const uint64_t began = BeginChange(key);
+  model.maybe_present = true;
+  const bool could_be_new = before.maybe_absent || before.changing != 0 || before.lingering;
+  if (could_be_new) model.sources.insert(s);
+  Log("register {} from {}{}", model.key, source.name, options.lazy ? ", lazy" : "");
+
+  const Channel<ShardResult> out(1);
+  const absl::StatusOr<Ticket> ticket = store_->RegisterShard(model.key, *std::move(mount), out, options);
+  if (!ticket.ok()) {
+    if (EndChange(key, began)) model.maybe_present = before.maybe_present;
+    CheckStatus(ticket.status(), "register", /*stopped=*/closing_);
+    Sometimes("register: refused at the door");
+    return;
+  }
+  if (impatience == 8) {
+    for (uint32_t i = Draw(40); i != 0; --i) scheduler_.Yield();
+    (void)store_->Stop(*ticket);
+    Sometimes("register: stopped");
+  }
+  const ShardResult result = out.Receive();
+  Log("registered {}: {}", model.key, ToString(result.status));
+  Expect(!out.TryReceive().has_value() && result.ticket == *ticket, "i", "register {} is answered twice", model.key);
+  if (!Live()) return;
+  CheckStatus(result.status, "register", impatience == 8, impatience == 9);
+  const bool alone = EndChange(key, began);
+  const auto code = result.status.code();
+  if (code == absl::StatusCode::kAlreadyExists) {
+    Expect(before.maybe_present || !alone, "d", "shard {} is said to exist, and cannot", model.key);
+    if (alone) {
+      model.maybe_absent = before.maybe_absent && before.lingering;
+      model.sources = before.sources;
+    }
+    Sometimes("register: exists already");
+    return;
+  }
+  if (result.status.ok()) {
+    if (alone) {
+      Expect(before.maybe_absent || before.lingering, "d", "shard {} is registered twice", model.key);
+      model.MustBe(true);
+      model.sources = {s};
+    }
+    if (options.lazy) Sometimes("register: lazy");
+    return;
+  }
+  Sometimes("register: fails");
+  if (alone && Calm() && impatience < 8 && !source.tainted) {
+    Expect(source.car >= kSoundCars, "e", "registering {} fails, and nothing is wrong: {}", model.key,
+        ToString(result.status));
+  }
+}
+
+void World::Destroy(size_t key) {
+  KeyModel& model = keys_[key];
+  const KeyModel before = model;
+  DestroyOptions options;
+  const uint32_t impatience = Draw(10);
+  if (impatience == 9) options.deadline = Deadline::After(scheduler_, absl::Microseconds(Draw(1500)));
+  const uint64_t began = BeginChange(key);
+  model.maybe_absent = true;
+  Log("destroy {}", model.key);
+  const Channel<ShardResult> out(1);
+  const absl::StatusOr<Ticket> ticket = store_->DestroyShard(model.key, out, options);
+  if (!ticket.ok()) {
+    if (EndChange(key, began)) model.maybe_absent = before.maybe_absent;
+    CheckStatus(ticket.status(), "destroy", /*stopped=*/closing_);
+    return;
+  }
+  if (impatience == 8) {
+    for (uint32_t i = Draw(20); i != 0; --i) scheduler_.Yield();
+    (void)store_->Stop(*ticket);
+    Sometimes("destroy: stopped");
+  }
+  const ShardResult result = out.Receive();
+  Log("destroyed {}: {}", model.key, ToString(result.status));
+  Expect(!out.TryReceive().has_value() && result.ticket == *ticket, "i", "destroy {} is answered twice", model.key);
+  if (!Live()) return;
+  CheckStatus(result.status, "destroy", impatience == 8, impatience == 9);
+  const bool alone = EndChange(key, began);
+  switch (result.status.code()) {
+    case absl::StatusCode::kOk:
+      if (alone) {
+        Expect(before.maybe_present, "d", "shard {} is destroyed, and cannot be there", model.key);
+        model.MustBe(false);
+      }
+      Sometimes("destroy: done");
+      return;
+    case absl::StatusCode::kNotFound:
+      if (alone && SaysAbsent(result.status)) {
+        Expect(before.maybe_absent || before.lingering, "d", "shard {} was acknowledged, and is not found", model.key);
+        model.MustBe(false);
+      }
+      return;
+    case absl::StatusCode::kFailedPrecondition:
+      Sometimes("destroy: in use");
+      if (alone) model.maybe_absent = before.maybe_absent;
+      return;
+    default:
+      model.lingering = true;
+      Sometimes("destroy: fails");
+      if (Calm() && impatience < 8 && alone) {
+        Fail("d", fmt::format("destroying {} fails, and nothing is wrong: {}", model.key, ToString(result.status)));
+      }
+  }
+}
+
+void World::Recover(size_t key) {
+  RecoverOptions options;
+  Log("recover {}", keys_[key].key);
+  const absl::Status status = store_->RecoverShardSync(keys_[key].key, options);
+  Log("recovered {}: {}", keys_[key].key, ToString(status));
+  if (!Live()) return;
+  CheckStatus(status, "recover");
+  if (status.ok()) Sometimes("recover: done");
+}
+
+void World::Acquire(Client& client, size_t key, bool keep) {
+  KeyModel& model = keys_[key];
+  const KeyModel before = model;
+  Log("acquire {}", model.key);
+  absl::StatusOr<Accessor> accessor = store_->AcquireShardSync(model.key);
+  Log("acquired {}: {}", model.key, ToString(accessor.status()));
+  if (!Live()) return;
+  const bool undisturbed = before.changing == 0 && model.changing == 0 && model.change == before.change;
+  if (!accessor.ok()) {
+    CheckStatus(accessor.status(), "acquire");
+    if (SaysAbsent(accessor.status()) && undisturbed) {
+      Expect(before.maybe_absent || before.lingering, "d", "shard {} was acknowledged, and is not found: {}", model.key,
+             ToString(accessor.status()));
+    }
+    if (undisturbed && Calm() && SourceIsGood(key)) {
+      const auto code = accessor.status().code();
+      Expect(code == absl::StatusCode::kNotFound || code == absl::StatusCode::kResourceExhausted, "e",
+             "acquiring {} fails, and nothing is wrong: {}", model.key, ToString(accessor.status()));
+    }
+    return;
+  }
+  if (undisturbed) Expect(before.maybe_present, "d", "shard {} is served, and cannot be there", model.key);
+  Held held(model, *std::move(accessor));
+  Read(*held, key);
+  if (!Live() || !keep || client.held.size() >= 3) return;
+  client.held.emplace_back(key, std::move(held));
+  Sometimes("acquire: held");
+}
+
+bool World::SourceIsGood(size_t key) const {
+  for (const size_t s : keys_[key].sources) {
+    const Source& source = sources_.all[s];
+    if (source.tainted || source.car >= kSoundCars) return false;
+  }
+  return true;
+}
+
+// With a deadline, a stop, or nobody who waits for the answer.
+void World::AcquireOddly(size_t key) {
+  const uint32_t how = Draw(3);
+  AcquireOptions options;
+  if (how == 0) options.deadline = Deadline::After(scheduler_, absl::Microseconds(Draw(4000)));
+  std::optional<Channel<ShardResult>> out(std::in_place, 1);
+  Log("acquire {}, {}", keys_[key].key, how == 0 ? "with a deadline" : how == 1 ? "and stop" : "and go away");
+  const absl::StatusOr<Ticket> ticket = store_->AcquireShard(keys_[key].key, *out, options);
+  if (!ticket.ok()) return CheckStatus(ticket.status(), "acquire", /*stopped=*/closing_);
+  if (how != 0) {
+    for (uint32_t i = Draw(60); i != 0; --i) scheduler_.Yield();
+  }
+  if (how == 1) {
+    (void)store_->Stop(*ticket);
+    if (Draw(4) == 3) (void)store_->Stop(*ticket);
+  }
+  if (how == 2) {
+    Sometimes("acquire: nobody takes the answer");
+    out.reset();
+    return;
+  }
+  ShardResult result = out->Receive();
+  Log("acquired {}: {}", keys_[key].key, ToString(result.status));
+  Expect(!out->TryReceive().has_value() && result.ticket == *ticket, "i", "acquire {} is answered twice",
+      keys_[key].key);
+  if (!Live()) return;
+  CheckStatus(result.status, "acquire", how == 1, how == 0);
+  if (result.status.code() == absl::StatusCode::kCancelled) Sometimes("acquire: stopped");
+  if (result.status.code() == absl::StatusCode::kDeadlineExceeded) Sometimes("acquire: too late");
+}
+
+void World::Read(const Accessor& accessor, size_t key) {
+  const std::unique_ptr<Blockstore> blocks = accessor.NewBlockstore();
+  const std::vector<WorldBlock>& pool = BlockPool();
+  Block block;
+  const uint32_t first = Draw(static_cast<uint32_t>(pool.size()));
+  const uint32_t count = 1 + Draw(6);
+  for (uint32_t i = 0; i < count && Live(); ++i) {
+    const WorldBlock& want = pool[(first + i) % pool.size()];
+    const absl::StatusOr<bool> has = blocks->Has(want.cid.view());
+    const absl::Status got = blocks->Get(want.cid.view(), block);
+    if (!Live()) return;
+    if (got.ok()) {
+      CheckBytes(want.cid.view(), block.data(), "an accessor");
+      if (has.ok()) Expect(*has, "f", "shard {} serves a block that it says it has not", keys_[key].key);
+      Sometimes("read: a block");
+      continue;
+    }
+    CheckStatus(got, "get");
+    if (Calm() && !changing_sources_) {
+      Expect(got.code() == absl::StatusCode::kNotFound && has.ok() && !*has, "e", "shard {} does not serve a block: {}",
+             keys_[key].key, ToString(got));
+    }
+    if (got.code() == absl::StatusCode::kDataLoss) Sometimes("read: a block is not what its CID says");
+  }
+  const auto held = static_cast<uint32_t>(keys_[key].held);
+  const uint64_t releases = keys_[key].releases;
+  const absl::StatusOr<ShardInfo> info = store_->GetShardInfo(keys_[key].key);
+  if (!Live() || !info.ok() || keys_[key].releases != releases) return;
+  Expect(info->references >= held, "b", "shard {} counts {} references, clients hold {}", keys_[key].key,
+      info->references,
+         held);
+}
+
+void World::Release(Client& client) {
+  if (client.held.empty()) return;
+  const size_t at = Draw(static_cast<uint32_t>(client.held.size()));
+  const size_t key = client.held[at].first;
+  const Held held = std::move(client.held[at].second);
+  client.held.erase(client.held.begin() + static_cast<std::ptrdiff_t>(at));
+  Read(*held, key);
+  Log("release {}", keys_[key].key);
+}
+
+void World::GetIndexed() {
+  const WorldBlock& want = BlockPool()[Draw(static_cast<uint32_t>(BlockPool().size()))];
+  Block block;
+  const absl::Status got = indexed_->Get(want.cid.view(), block);
+  Log("get block {}: {}", CidText(want.cid.view()), ToString(got));
+  if (!Live()) return;
+  if (got.ok()) {
+    CheckBytes(want.cid.view(), block.data(), "the blockstore of all shards");
+    Sometimes("get: by CID alone");
+  } else {
+    CheckStatus(got, "get");
+  }
+  if (Draw(3) == 2) indexed_->Trim();
+}
+
+void World::Lookup() {
+  const WorldBlock& want = BlockPool()[Draw(static_cast<uint32_t>(BlockPool().size()))];
+  const absl::StatusOr<std::vector<ShardKey>> found = store_->ShardsContainingMultihash(want.cid.hash());
+  if (!Live()) return;
+  if (!found.ok()) return CheckStatus(found.status(), "lookup");
+  for (const ShardKey& key : *found) {
+    for (const KeyModel& model : keys_) {
+      if (model.key == key.bytes())
+        Expect(model.maybe_present || model.changing != 0 || model.lingering, "f",
+            "a lookup names shard {}, which is gone", model.key);
+    }
+  }
+}
+
+void World::Look(size_t key) {
+  const absl::StatusOr<ShardInfo> info = store_->GetShardInfo(keys_[key].key);
+  if (info.ok()) {
+    CheckText(info->url, "info");
+    CheckText(ToString(info->error), "info");
+  }
+  const absl::StatusOr<ShardPage> page = store_->ListShards();
+  const absl::StatusOr<StoreStats> stats = store_->Stats();
+  if (!Live()) return;
+  if (page.ok()) {
+    for (const ShardInfo& shard : page->shards) CheckText(shard.url, "list");
+  }
+  if (stats.ok()) {
+    Expect(stats->engine.jobs_running <= base_.jobs_running_max + stats->engine.active_shards + 64, "j", "{} jobs run",
+           stats->engine.jobs_running);
+    Expect(stats->engine.timers <= 4096, "j", "{} timers", stats->engine.timers);
+  }
+  for (const FailureEvent& event : store_->FailureLog(16)) CheckText(ToString(event.status), "the failure log");
+}
+
+void World::Gc() {
+  const absl::StatusOr<GcResult> result = store_->Gc();
+  Log("gc: {}", ToString(result.status()));
+  if (!Live()) return;
+  if (!result.ok()) return CheckStatus(result.status(), "gc");
+  if (result->copies_removed != 0) Sometimes("gc: a copy is removed");
+  if (result->orphans_removed != 0) Sometimes("gc: orphans are removed");
+}
+
+void World::Manifest(size_t key) {
+  const Cid cid = BlockPool()[Draw(4)].cid;
+  const absl::Status status = Draw(2) == 0 ? store_->AddManifest(keys_[key].key, "rule", 1, {&cid, 1})
+                                           : store_->DropManifest(keys_[key].key, "rule", 1);
+  if (Live()) CheckStatus(status, "manifest");
+}
+
+void World::ChangeSource() {
+  if (!changing_sources_) return scheduler_.Sleep(absl::Microseconds(Draw(2000)));
+  Source& source = sources_.all[Draw(static_cast<uint32_t>(sources_.all.size()))];
+  source.tainted = true;
+  const uint32_t how = Draw(7);
+  Log("source {} changes: {}", source.name, how);
+  switch (how) {
+    case 0: source.absent = source.not_ready = source.truncated = source.lying = source.unreachable = false; break;
+    case 1: source.absent = true; break;
+    case 2: source.not_ready = true; break;
+    case 3: source.truncated = true; break;
+    case 4: source.lying = true; break;
+    case 5: source.unreachable = true; break;
+    case 6:
+      source.car = Draw(kSoundCars);
+      source.cars.push_back(source.car);
+      ++source.version;
+      Sometimes("source: other bytes");
+      break;
+  }
+}
+
+void World::Scrub(size_t key) {
+  absl::StatusOr<Accessor> acquired = store_->AcquireShardSync(keys_[key].key);
+  if (!Live() || !acquired.ok()) return;
+  const Held accessor(keys_[key], *std::move(acquired));
+  const WorkContext work{nullptr, &scheduler_, Deadline::Infinite()};
+  const absl::StatusOr<ScrubReport> report = VerifyShard(*accessor, work);
+  if (Live() && report.ok() && !report->sound()) {
+    if (Calm() && !changing_sources_) Fail("e", fmt::format("scrub of {}: {}", keys_[key].key,
+        ToString(report->status)));
+    accessor->ReportDamage(report->status, report->damage);
+    Sometimes("scrub: finds damage");
+  }
+}
+
+// ---- What must hold ----
+
+void World::CheckStatus(const absl::Status& status, const std::string& what, bool stopped, bool deadline) {
+  trace_.Add(static_cast<uint64_t>(status.code()));
+  CheckText(ToString(status), what.c_str());
+  switch (status.code()) {
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kOutOfRange:
+      return Fail("type", fmt::format("{}: an error of a kind that does not belong there: {}", what, ToString(status)));
+    case absl::StatusCode::kCancelled:
+      Expect(stopped || closing_, "cancel", "{}: Cancelled, and nobody stopped it: {}", what, ToString(status));
+      return;
+    case absl::StatusCode::kDeadlineExceeded:
+      Expect(deadline, "deadline", "{}: DeadlineExceeded without a deadline: {}", what, ToString(status));
+      return;
+    default:
+      return;
+  }
+}
+
+void World::CheckBytes(const CidView& cid, Span bytes, const std::string& from) {
+  const size_t block = BlockOf(cid.hash);
+  Expect(block < BlockPool().size() && SameBytes(bytes, BlockPool()[block].data), "g", "{} serves wrong bytes for {}",
+      from,
+         CidText(cid));
+  trace_.Add(block);
+}
+
+void World::CheckText(std::string_view text, const char* where) {
+  Expect(text.find(kSecret) == std::string_view::npos, "l", "a secret is seen in {}: {}", where, text);
+}
+
+std::optional<ShardInfo> World::InfoOf(size_t key) {
+  for (;;) {
+    absl::StatusOr<ShardInfo> info = store_->GetShardInfo(keys_[key].key);
+    if (!Live()) return std::nullopt;
+    if (info.ok()) return *std::move(info);
+    if (info.status().code() == absl::StatusCode::kNotFound) return std::nullopt;
+    Log("look at {}: {}", keys_[key].key, ToString(info.status()));
+    Expect(info.status().code() == absl::StatusCode::kResourceExhausted, "d", "shard {} cannot be looked at: {}",
+           keys_[key].key, ToString(info.status()));
+    scheduler_.Sleep(absl::Milliseconds(1));
+  }
+}
+
+// A restart has a rule for every key: what was acknowledged is there, what is destroyed is not.
+void World::CheckPresence(const char* when) {
+  for (size_t key = 0; key < keys_.size() && Live(); ++key) {
+    KeyModel& model = keys_[key];
+    model.changing = 0;
+    absl::StatusOr<ShardInfo> info = store_->GetShardInfo(model.key);
+    if (!Live()) return;
+    const bool present = info.ok();
+    if (!present && info.status().code() != absl::StatusCode::kNotFound) continue;
+    const bool going = present && info->state == ShardState::kDestroying;
+    Log("{}: {} is {}", when, model.key, present ? StateName(info->state) : "absent");
+    if (present) {
+      Expect(model.maybe_present, "d", "{}: shard {} is {}, and cannot be there", when, model.key,
+          StateName(info->state));
+      if (going) {
+        Expect(model.maybe_absent || model.lingering, "d", "{}: shard {} is being destroyed, and nobody asked", when,
+            model.key);
+        Sometimes("restart: goes on destroying");
+        model.maybe_absent = true;
+        model.lingering = true;
+      } else {
+        model.MustBe(true);
+      }
+      if (info->state == ShardState::kErrored) Sometimes("restart: finds an Errored shard");
+    } else {
+      Expect(model.maybe_absent || model.lingering, "d", "{}: shard {} was acknowledged, and is gone", when, model.key);
+      model.MustBe(false);
+    }
+  }
+}
+
+void World::Liveness() {
+  for (Source& source : sources_.all) {
+    source.absent = source.not_ready = source.truncated = source.lying = source.unreachable = false;
+    if (source.car >= kSoundCars) {
+      source.car = source.car % kSoundCars;
+      source.cars.push_back(source.car);
+      ++source.version;
+    }
+  }
+  for (int life = 0; life < 2; ++life) {
+    if (!Open()) return;
+    CheckPresence(life == 0 ? "with all faults gone" : "once more");
+    const absl::Status ready = store_->AwaitLookups(Deadline::After(scheduler_, absl::Hours(1)));
+    Expect(ready.ok(), "live", "lookups are never complete: {}", ToString(ready));
+    for (size_t key = 0; key < keys_.size() && Live(); ++key) Repair(key);
+    if (Live()) CheckShards();
+    if (Live()) CheckLookups();
+    if (Live()) CheckFsck(life == 0 ? "with all faults gone" : "once more");
+    if (Live()) CheckReferences();
+    if (Live() && life == 1) CheckFiles();
+    if (!Live() || !Close(/*orderly=*/true)) return;
+  }
+}
+
+// Everything can be brought to a good end by what an operator can do.
+void World::Repair(size_t key) {
+  KeyModel& model = keys_[key];
+  for (int round = 0; Live(); ++round) {
+    const std::optional<ShardInfo> info = InfoOf(key);
+    if (!info.has_value()) {
+      Expect(model.maybe_absent, "d", "shard {} was acknowledged, and is gone", model.key);
+      model.MustBe(false);
+      return;
+    }
+    Expect(round < 8, "live", "shard {} cannot be repaired: {} {}", model.key, StateName(info->state),
+        ToString(info->error));
+    if (info->state == ShardState::kDestroying) {
+      const absl::Status gone = store_->DestroyShardSync(model.key);
+      Expect(gone.ok() || gone.code() == absl::StatusCode::kNotFound, "live", "destroying {} does not end: {}",
+          model.key,
+             ToString(gone));
+      continue;
+    }
+    if (info->state == ShardState::kErrored) {
+      const absl::Status recovered = store_->RecoverShardSync(model.key);
+      Log("recover {}: {}", model.key, ToString(recovered));
+      CheckStatus(recovered, "recover");
+      Expect(recovered.ok(), "live", "shard {} does not recover, though nothing is wrong any more: {}", model.key,
+             ToString(recovered));
+      Sometimes("live: an Errored shard recovers");
+    }
+    absl::StatusOr<Accessor> accessor = store_->AcquireShardSync(model.key);
+    if (!accessor.ok()) {
+      Log("acquire {}: {}", model.key, ToString(accessor.status()));
+      CheckStatus(accessor.status(), "acquire");
+      const auto code = accessor.status().code();
+      // Registered, and then its source changed: whoever wants the new bytes registers them.
+      bool changed = false;
+      for (const size_t s : model.sources) changed = changed || sources_.all[s].cars.size() > 1;
+      if (changed && (code == absl::StatusCode::kFailedPrecondition || code == absl::StatusCode::kDataLoss)) {
+        const absl::Status gone = store_->DestroyShardSync(model.key);
+        Expect(gone.ok(), "live", "destroying {} fails: {}", model.key, ToString(gone));
+        model.MustBe(false);
+        Sometimes("live: a shard whose source changed is destroyed");
+        return;
+      }
+      Expect(code == absl::StatusCode::kDataLoss || code == absl::StatusCode::kFailedPrecondition, "live",
+             "shard {} is not served, though nothing is wrong any more: {}", model.key, ToString(accessor.status()));
+      continue;
+    }
+    const WorkContext work{nullptr, &scheduler_, Deadline::Infinite()};
+    const absl::StatusOr<ScrubReport> report = VerifyShard(*accessor, work);
+    Expect(report.ok(), "live", "shard {} cannot be verified: {}", model.key, ToString(report.status()));
+    if (report->sound()) {
+      model.MustBe(true);
+      return;
+    }
+    Log("scrub {}: {}", model.key, ToString(report->status));
+    Expect(rot_ || changing_sources_ || faulty_, "e", "shard {} is damaged, and nothing was: {}", model.key,
+        ToString(report->status));
+    accessor->ReportDamage(report->status, report->damage);
+    accessor->Close();
+    Sometimes("live: damage is found and repaired");
+    // Until the loop has heard of it.
+    for (int look = 0; look < 64; ++look) {
+      const std::optional<ShardInfo> now = InfoOf(key);
+      if (!now.has_value() || now->state == ShardState::kErrored) break;
+      scheduler_.Sleep(absl::Milliseconds(10));
+    }
+  }
+}
+
+// Every shard there serves every block of one CAR that its source has had.
+void World::CheckShards() {
+  Block block;
+  for (size_t key = 0; key < keys_.size() && Live(); ++key) {
+    const KeyModel& model = keys_[key];
+    if (!model.maybe_present) continue;
+    const absl::StatusOr<Accessor> accessor = store_->AcquireShardSync(model.key);
+    Expect(accessor.ok(), "e", "shard {} is not served: {}", model.key, ToString(accessor.status()));
+    std::vector<size_t> has;
+    const absl::Status walked = accessor->index().ForEach([&](const IndexEntry& entry) {
+      has.push_back(BlockOf(entry.hash));
+      return true;
+    });
+    Expect(walked.ok(), "e", "the index of {} cannot be read: {}", model.key, ToString(walked));
+    std::sort(has.begin(), has.end());
+    bool right = false;
+    for (const size_t s : model.sources) {
+      for (const size_t car : sources_.all[s].cars) {
+        std::vector<size_t> want = Cars()[car].blocks;
+        std::sort(want.begin(), want.end());
+        right = right || (want == has && Cars()[car].sound);
+      }
+    }
+    for (const size_t b : has) Expect(b < BlockPool().size(), "e", "the index of shard {} has a block of no source",
+        model.key);
+    Expect(right, "e", "the index of shard {} is of no CAR that its source had", model.key);
+    const std::unique_ptr<Blockstore> blocks = accessor->NewBlockstore();
+    for (const size_t b : has) {
+      if (!Live()) return;
+      const absl::Status got = blocks->Get(BlockPool()[b].cid.view(), block);
+      Expect(got.ok(), "e", "shard {} does not serve a block of its own: {}", model.key, ToString(got));
+      CheckBytes(BlockPool()[b].cid.view(), block.data(), "shard " + model.key);
+    }
+    const absl::StatusOr<std::vector<ShardKey>> rooted = store_->ShardsWithRoot(accessor->index().roots().front());
+    Expect(rooted.ok() && std::find(rooted->begin(), rooted->end(), ShardKey(model.key)) != rooted->end(), "f",
+           "shard {} is not found by its root", model.key);
+  }
+}
+
+void World::CheckLookups() {
+  std::map<size_t, std::vector<std::string>> want;  // block -> keys, sorted
+  for (const KeyModel& model : keys_) {
+    if (!model.maybe_present) continue;
+    const auto index = store_->GetIterableIndex(model.key);
+    if (!Live()) return;
+    Expect(index.ok(), "f", "no index of {}: {}", model.key, ToString(index.status()));
+    (void)(*index)->ForEach([&](const IndexEntry& entry) {
+      std::vector<std::string>& keys = want[BlockOf(entry.hash)];
+      if (keys.empty() || keys.back() != model.key) keys.push_back(model.key);
+      return true;
+    });
+  }
+  Block block;
+  for (size_t b = 0; b < BlockPool().size() && Live(); ++b) {
+    const absl::StatusOr<std::vector<ShardKey>> found = store_->ShardsContainingMultihash(BlockPool()[b].cid.hash());
+    Expect(found.ok(), "f", "a lookup fails: {}", ToString(found.status()));
+    std::vector<std::string> keys;
+    for (const ShardKey& key : *found) keys.push_back(key.bytes());
+    Expect(keys == want[b], "f", "block {} is found in {} shards, and {} have it", b, keys.size(), want[b].size());
+    if (b % 5 != 0) continue;
+    const absl::Status got = indexed_->Get(BlockPool()[b].cid.view(), block);
+    Expect(got.ok() == !keys.empty(), "f", "block {} of {} shards: {}", b, keys.size(), ToString(got));
+    if (got.ok()) CheckBytes(BlockPool()[b].cid.view(), block.data(), "the blockstore of all shards");
+  }
+  indexed_->Trim();
+}
+
+void World::CheckFsck(const char* when) {
+  const WorkContext work{nullptr, &scheduler_, Deadline::Infinite()};
+  std::string problems;
+  const absl::StatusOr<FsckReport> report = CheckStore(*store_, work, [&](const FsckProblem& problem) {
+    problems += fmt::format("{} {}: {}\n", FsckPartName(problem.part), problem.key.Printable(),
+        ToString(problem.status));
+  });
+  Expect(report.ok(), "live", "{}: fsck fails: {}", when, ToString(report.status()));
+  Expect(problems.empty(), "e", "{}: fsck: {}", when, problems);
+}
+
+// Nobody has an accessor: no shard counts one, once the releases have arrived.
+void World::CheckReferences() {
+  for (size_t key = 0; key < keys_.size() && Live(); ++key) {
+    for (int look = 0;; ++look) {
+      const std::optional<ShardInfo> info = InfoOf(key);
+      if (!info.has_value() || info->references == 0) break;
+      Expect(look < 100, "b", "shard {} counts {} references, and nobody has one", keys_[key].key, info->references);
+      scheduler_.Sleep(absl::Milliseconds(1));
+    }
+  }
+}
+
+// After gc the folders hold what records name, and strangers' files, untouched.
+void World::CheckFiles() {
+  const absl::StatusOr<GcResult> gc = store_->Gc({.copy_bytes_target = UINT64_MAX});
+  Expect(gc.ok(), "live", "gc fails: {}", ToString(gc.status()));
+  std::set<std::string> wanted;
+  for (const auto& [key, value] : kv_.tables()[static_cast<size_t>(KvTable::kRecords)]) {
+    const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(value));
+    if (!record.ok()) continue;
+    if (record->copy.has_value()) wanted.insert(fmt::format("{}/transients/{}", kDir, record->copy->name));
+    if (record->ordinal != 0) wanted.insert(fmt::format("{}/indexes/{:08x}.idx", kDir, record->ordinal));
+  }
+  for (const std::string& file : fs_.Files()) {
+    if (!file.starts_with(std::string(kDir) + "/")) continue;
+    const bool ours = wanted.contains(file) || file == std::string(kDir) + "/DAGSTORE" ||
+        file.starts_with(std::string(kDir) + "/top/");
+    const bool foreign = file.find("stranger") != std::string::npos;
+    Expect(ours || foreign, "h", "{} is left over: no record names it", file);
+  }
+  for (const std::string& file : user_files_) {
+    Expect(fs_.Content(file) != nullptr, "h", "{} is the user's, and gone", file);
+  }
+}
+
+}  // namespace
+
+RunResult RunWorld(Tape& tape, const RunOptions& options) {
+  auto world = std::make_unique<World>(tape, options);
+  RunResult result = world->Run();
+  if (!result.ok()) (void)world.release();  // fibers are in the middle of it
+  return result;
+}
+
+void DeclareFamilies() {
+  for (const Row& row : TransitionTable()) {
+    if (row.verdict == Verdict::kStep)
+      DeclareSometimes(fmt::format("row: {} {} {}", StateName(row.from), OpName(row.op), StateName(row.next)));
+  }
+  for (size_t op = 0; op < kIoOps; ++op) DeclareSometimes(fmt::format("fs: {} fails", IoOpName(static_cast<IoOp>(op))));
+}
+
+}  // namespace dagstore::sim
