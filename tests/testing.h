@@ -40,7 +40,8 @@ T ValueOf(absl::StatusOr<T> value) {
   return std::move(value).value();
 }
 
-inline std::string TestDataPath(const std::string& name) { return std::string(DAGSTORE_TEST_DATA) + "/" + name; }
+// A file of tests/data.
+std::string TestDataPath(const std::string& name);
 
 inline Bytes ReadTestData(const std::string& name) {
   std::ifstream file(TestDataPath(name), std::ios::binary);

@@ -35,7 +35,7 @@ ShardRecord Full() {
 
 // What a golden file holds: hex, 32 bytes a line. Written anew if DAGSTORE_UPDATE_GOLDEN is set.
 Bytes Golden(const std::string& name, const std::string& encoded) {
-  const std::string path = std::string(DAGSTORE_TEST_DATA) + "/../golden/" + name;
+  const std::string path = TestDataPath("../golden/" + name);
   if (std::getenv("DAGSTORE_UPDATE_GOLDEN") != nullptr) {
     std::ofstream file(path);
     for (size_t at = 0; at < encoded.size(); at += 32)
