@@ -3,6 +3,8 @@
 #include <bit>
 #include <cmath>
 
+#include "base/utf8.h"
+
 namespace dagstore {
 namespace {
 
@@ -31,30 +33,6 @@ double HalfToDouble(uint16_t half) {
                  : exponent == 0x1f ? (fraction == 0 ? INFINITY : NAN)
                                     : std::ldexp(fraction + 1024, exponent - 25);
   return (half & 0x8000) != 0 ? -value : value;
-}
-
-// Well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
-bool IsUtf8(Span text) {
-  size_t i = 0;
-  while (i < text.size()) {
-    const uint8_t lead = text[i++];
-    if (lead < 0x80) continue;
-    const int more = lead >= 0xc2 && lead <= 0xdf   ? 1
-                     : lead >= 0xe0 && lead <= 0xef ? 2
-                     : lead >= 0xf0 && lead <= 0xf4 ? 3
-                                                    : 0;
-    if (more == 0 || text.size() - i < static_cast<size_t>(more)) return false;
-    uint8_t low = 0x80, high = 0xbf;  // of the second byte
-    if (lead == 0xe0) low = 0xa0;
-    if (lead == 0xed) high = 0x9f;
-    if (lead == 0xf0) low = 0x90;
-    if (lead == 0xf4) high = 0x8f;
-    for (int k = 0; k < more; ++k, low = 0x80, high = 0xbf) {
-      if (text[i] < low || text[i] > high) return false;
-      ++i;
-    }
-  }
-  return true;
 }
 
 // The order of dag-cbor map keys: by encoded bytes, so shorter keys come first.

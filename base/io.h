@@ -76,6 +76,9 @@ class Io {
   virtual absl::Status Remove(const std::string& path) = 0;                         // a file. NotFound if absent
   // Mode 0700, parents too; OK if present. What it made is on disk when it returns.
   virtual absl::Status MakeDir(const std::string& path) = 0;
+  // OK if nobody but us can put names into the folder. FailedPrecondition if it is another user's (unless we are root),
+  // or if its group or others may write there. Here for file systems without owners: looks at nothing.
+  virtual absl::Status CheckPrivateDir(const std::string& path);
   // The names in the folder reach the disk.
   virtual absl::Status SyncDir(const std::string& path) = 0;
   // Names, sorted. ResourceExhausted above 10 million.

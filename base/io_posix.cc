@@ -310,6 +310,21 @@ class PosixIo final : public Io {
     return absl::OkStatus();
   }
 
+  absl::Status CheckPrivateDir(const std::string& path) override {
+    RETURN_IF_ERROR(CheckPath(path, "stat"));
+    struct stat found;
+    if (Retry([&] { return ::stat(path.c_str(), &found); }) == -1) return Failed(errno, "stat", path);
+    const uid_t self = ::geteuid();
+    if (self != 0 && found.st_uid != self) {
+      return FailedPrecondition("folder {} belongs to user {}, and this is user {}", path, found.st_uid, self);
+    }
+    if ((found.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+      return FailedPrecondition("folder {} may be written by others (mode {:04o}): chmod go-w it first", path,
+                                found.st_mode & 07777);
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status SyncDir(const std::string& path) override {
     absl::StatusOr<Descriptor> fd = OpenDescriptor(path, O_RDONLY | O_DIRECTORY, "open folder");
     if (!fd.ok()) return fd.status();
