@@ -47,6 +47,7 @@ struct DagStore::Core {
 
   std::atomic<TicketId> next_ticket{1};
   std::atomic<uint64_t> quarantined{0};
+  Mutex quarantine_mu;  // one drop at a time
   Mutex close_mu;
   bool closed ABSL_GUARDED_BY(close_mu) = false;
 
@@ -59,6 +60,7 @@ struct DagStore::Core {
   explicit Core(Options o) : options(std::move(o)), failures(options.failures_kept_max) {}
 
   absl::Status Start();
+  absl::Status TakeBackQuarantined();
   absl::Status Restore(std::vector<Ordinal>& uncovered);
   void CatchUp(const std::vector<Ordinal>& ordinals);
   absl::Status Heal();
@@ -154,9 +156,29 @@ absl::Status DagStore::Core::Start() {
   return absl::OkStatus();
 }
 
+// What an older program could not read and set aside, this one perhaps can.
+absl::Status DagStore::Core::TakeBackQuarantined() {
+  Kv& kv = *repository->kv;
+  KvBatch batch;
+  const std::unique_ptr<KvCursor> quarantine = kv.Scan(KvTable::kQuarantine);
+  for (; quarantine->Valid(); quarantine->Next()) {
+    const std::string key(quarantine->key());
+    ASSIGN_OR_RETURN(const std::optional<std::string> newer, kv.Get(KvTable::kRecords, key));
+    if (newer.has_value() || !DecodeRecord(AsSpan(quarantine->value())).ok()) {
+      quarantined.fetch_add(1, std::memory_order_relaxed);
+      continue;
+    }
+    batch.Put(KvTable::kRecords, key, std::string(quarantine->value()));
+    batch.Delete(KvTable::kQuarantine, key);
+  }
+  RETURN_IF_ERROR(quarantine->status());
+  return batch.empty() ? absl::OkStatus() : kv.Commit(batch, /*sync=*/true);
+}
+
 absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
   engine->AssertLoop();
   Kv& kv = *repository->kv;
+  RETURN_IF_ERROR(TakeBackQuarantined());
   KvBatch batch;
   uint64_t ordinals_end = std::max<uint64_t>(repository->next_ordinal, repository->top->OrdinalsEnd());
   std::vector<bool> live;
@@ -175,6 +197,8 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
       // Never dropped: kept as it was found, and whatever files it names are left alone.
       batch.Put(KvTable::kQuarantine, std::string(key), std::string(records->value()));
       batch.Delete(KvTable::kRecords, std::string(key));
+      ASSIGN_OR_RETURN(const std::optional<std::string> before, kv.Get(KvTable::kQuarantine, key));
+      if (!before.has_value()) quarantined.fetch_add(1, std::memory_order_relaxed);
       failures.Publish({clock->WallNow(), ShardKey(key), ShardState::kNew, ShardState::kNew, head.status()});
       continue;
     }
@@ -219,10 +243,7 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
   batch.Put(KvTable::kMeta, kMetaNextOrdinal, std::move(reserved));
   RETURN_IF_ERROR(kv.Commit(batch, /*sync=*/true));
   engine->RestoreOrdinals(next, next + kOrdinalsReserved);
-
-  const std::unique_ptr<KvCursor> quarantine = kv.Scan(KvTable::kQuarantine);
-  for (; quarantine->Valid(); quarantine->Next()) quarantined.fetch_add(1, std::memory_order_relaxed);
-  return quarantine->status();
+  return absl::OkStatus();
 }
 
 void DagStore::Core::CatchUp(const std::vector<Ordinal>& ordinals) {
@@ -639,10 +660,24 @@ absl::StatusOr<std::vector<QuarantinedRecord>> DagStore::ListQuarantined(size_t 
   std::vector<QuarantinedRecord> out;
   const std::unique_ptr<KvCursor> cursor = core_->lookup.kv->Scan(KvTable::kQuarantine);
   for (; cursor->Valid() && out.size() < records_max; cursor->Next()) {
-    out.push_back({std::string(cursor->key()), ToString(DecodeRecord(AsSpan(cursor->value())).status())});
+    const absl::Status decoded = DecodeRecord(AsSpan(cursor->value())).status();
+    out.push_back({std::string(cursor->key()),
+                   decoded.ok() ? "readable by now, but the key has been registered again" : ToString(decoded)});
   }
   RETURN_IF_ERROR(cursor->status());
   return out;
+}
+
+absl::Status DagStore::DropQuarantined(const ShardKey& key) {
+  MutexLock lock(core_->quarantine_mu);
+  Kv& kv = *core_->lookup.kv;
+  ASSIGN_OR_RETURN(const std::optional<std::string> record, kv.Get(KvTable::kQuarantine, key.bytes()));
+  if (!record.has_value()) return NotFound("no record of \"{}\" is in quarantine", key.Printable());
+  KvBatch batch;
+  batch.Delete(KvTable::kQuarantine, key.bytes());
+  RETURN_IF_ERROR(kv.Commit(batch, /*sync=*/true));
+  core_->quarantined.fetch_sub(1, std::memory_order_relaxed);
+  return absl::OkStatus();
 }
 
 namespace {

@@ -140,6 +140,9 @@ class DagStore {
   absl::StatusOr<GcResult> Gc(const GcOptions& options = {});
   absl::StatusOr<StoreStats> Stats() const;
   absl::StatusOr<std::vector<QuarantinedRecord>> ListQuarantined(size_t records_max = 1000) const;
+  // Gives up what a record that could not be decoded may still name: from now on `gc` removes files that only it knew.
+  // NotFound if nothing is set aside under that key.
+  absl::Status DropQuarantined(const ShardKey& key);
 
   // Newest first.
   std::vector<FailureEvent> FailureLog(size_t events_max = 100) const;

@@ -126,6 +126,7 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
 
   const std::string& dir = options.dir;
   RETURN_IF_ERROR(io.MakeDir(dir));
+  RETURN_IF_ERROR(io.CheckPrivateDir(dir));
   ASSIGN_OR_RETURN(const Found found, Inspect(io, dir));
   RocksKvOptions rocks;
   rocks.create_if_missing = found != Found::kRepository;

@@ -1,6 +1,6 @@
 // The table: what every operation does to a shard in every state. Pure, constexpr, complete by static_assert.
 //
-// Decides only. dagstore/engine.cc drives it, dagstore/effects do. `dagstore car` does not need it;
+// Decides only. dagstore/engine.cc drives it, dagstore/job_executor.cc does. `dagstore car` does not need it;
 // docs/architecture.md prints it (tools/print_states), and a test fails when the two differ.
 #pragma once
 

@@ -170,6 +170,46 @@ TEST_CASE("store: row 27: a record that cannot be decoded is set aside and liste
     CHECK(FilesBelow(dir.File("repo/indexes")) == indexes);
     CHECK(*ValueOf(store->lookup().kv->Get(KvTable::kQuarantine, "k")) == damaged);
   }
+  // Given up, it owns nothing any more.
+  const auto store = world.Open();
+  CHECK_CODE(store->DropQuarantined("l"), kNotFound);
+  REQUIRE_STATUS_OK(store->DropQuarantined("k"));
+  CHECK_CODE(store->DropQuarantined("k"), kNotFound);
+  CHECK(ValueOf(store->ListQuarantined()).empty());
+  CHECK_EQ(ValueOf(store->Stats()).quarantined, 0);
+  CHECK(ValueOf(store->Gc({.copy_bytes_target = UINT64_MAX})).orphans_removed > 0);
+  CHECK_EQ(FilesBelow(dir.File("repo/transients")).size(), 1);
+  CheckServes(*store, "l", 1, 20);
+}
+
+TEST_CASE("store: row 27: a record that was set aside comes back, with all of its shard, once it can be read") {
+  const TempDir dir;
+  WriteBytes(dir.File("a.car"), MakeCar(1, 20));
+  std::string record;
+  {
+    const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
+    REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("a.car"))));
+    REQUIRE_STATUS_OK(store->RegisterShardSync("again", MountOfFile(*store, dir.File("a.car"))));
+  }
+  {
+    const auto kv = ValueOf(OpenRocksKv(dir.File("repo/db"), RocksKvOptions()));
+    KvBatch batch;
+    for (const char* key : {"k", "again"}) {  // as an older program leaves them that could not read them
+      record = *ValueOf(kv->Get(KvTable::kRecords, key));
+      batch.Put(KvTable::kQuarantine, key, record);
+    }
+    batch.Delete(KvTable::kRecords, "k");
+    REQUIRE_STATUS_OK(kv->Commit(batch, /*sync=*/true));
+  }
+  const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
+  REQUIRE_STATUS_OK(store->AwaitLookups());
+  CheckServes(*store, "k", 1, 20);
+  CheckServes(*store, "again", 1, 20);
+  const auto listed = ValueOf(store->ListQuarantined());  // that key was registered again: it stays as evidence
+  REQUIRE_EQ(listed.size(), 1);
+  CHECK_EQ(listed[0].key, "again");
+  CHECK(listed[0].reason.find("registered again") != std::string::npos);
+  CHECK_EQ(ValueOf(store->Stats()).quarantined, 1);
 }
 
 TEST_CASE(
@@ -191,6 +231,20 @@ TEST_CASE(
   }
   const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
   CheckServes(*store, "k", 1, 5);
+}
+
+TEST_CASE("store: row 47: a repository where others may write is refused") {
+  const TempDir dir;
+  const std::string repo = dir.File("repo");
+  REQUIRE_EQ(::mkdir(repo.c_str(), 0755), 0);
+  for (const mode_t mode : {0775, 0757, 01777}) {
+    CAPTURE(mode);
+    REQUIRE_EQ(::chmod(repo.c_str(), mode), 0);
+    CHECK_CODE(DagStore::Open(StoreOptions(repo)).status(), kFailedPrecondition);
+    CHECK(FilesBelow(repo).empty());
+  }
+  REQUIRE_EQ(::chmod(repo.c_str(), 0755), 0);
+  CHECK_STATUS_OK(DagStore::Open(StoreOptions(repo)).status());
 }
 
 TEST_CASE("store: row 28: a repository under another spelling of its path, with strangers inside, loses nothing") {

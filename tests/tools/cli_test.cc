@@ -598,7 +598,7 @@ TEST_CASE("man page: has every command") {
     return false;
   };
   const std::vector<std::string> commands = Commands({DAGSTORE_BINARY});
-  CHECK_EQ(commands.size(), 20);
+  CHECK_EQ(commands.size(), 21);
   for (const std::string& name : commands) {
     CAPTURE(name);
     if (name == "car") continue;

@@ -44,7 +44,7 @@ void DefineAddCommand(CLI::App& app, Context& context);
 void DefineBlockCommands(CLI::App& app,
                          Context& context);  // get, has, size, find, cat, export, dag, tree
 void DefineManageCommands(CLI::App& app, Context& context);  // rm, recover, gc
-void DefineHealthCommands(CLI::App& app, Context& context);  // verify, fsck, rebuild
+void DefineHealthCommands(CLI::App& app, Context& context);  // verify, fsck, rebuild, quarantine
 void DefineCarCommands(CLI::App& app, Context& context);     // car ...
 
 // ---- Errors ----

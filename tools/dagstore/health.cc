@@ -1,5 +1,5 @@
-// `dagstore verify`, `fsck`, `rebuild`: is everything still as it was added, and what can be done
-// if not.
+// `dagstore verify`, `fsck`, `rebuild`, `quarantine`: is everything still as it was added, and what
+// can be done if not.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
@@ -294,6 +294,37 @@ int RunRebuild(const Context& context) {
   });
 }
 
+int RunQuarantine(const Context& context, const std::vector<std::string>& drop) {
+  return WithStore(context, [&](DagStore& store) {
+    if (drop.empty()) {
+      const absl::StatusOr<std::vector<QuarantinedRecord>> records =
+          store.ListQuarantined(SIZE_MAX);
+      if (!records.ok()) return Fail("quarantine", records.status());
+      for (const QuarantinedRecord& record : *records) {
+        if (context.json) {
+          PrintLine({{"key", record.key}, {"reason", record.reason}});
+        } else {
+          Print(fmt::format("{}  {}\n", LineText(record.key), LineText(record.reason)));
+        }
+      }
+      if (records->empty() && !context.quiet) Complain("nothing is in quarantine");
+      return int{kExitOk};
+    }
+    int code = kExitOk;
+    for (const std::string& key : drop) {
+      const absl::Status status = store.DropQuarantined(key);
+      if (!status.ok()) {
+        code = Worse(code, Fail("quarantine", status));
+      } else if (context.json) {
+        PrintLine({{"key", key}, {"dropped", true}});
+      } else if (!context.quiet) {
+        Print(fmt::format("{}  dropped\n", LineText(key)));
+      }
+    }
+    return code;
+  });
+}
+
 }  // namespace
 
 void DefineHealthCommands(CLI::App& app, Context& context) {
@@ -323,6 +354,19 @@ void DefineHealthCommands(CLI::App& app, Context& context) {
   CLI::App* rebuild =
       app.add_subcommand("rebuild", "Make the lookups by CID again from the indexes of the shards");
   rebuild->callback([&context] { context.command = [&context] { return RunRebuild(context); }; });
+
+  auto drop = std::make_shared<std::vector<std::string>>();
+  CLI::App* quarantine = app.add_subcommand(
+      "quarantine", "List the records that could not be decoded, or give them up");
+  quarantine->add_option("--drop", *drop, "Forget the records of these keys")->type_name("KEY...");
+  quarantine->footer(
+      "A record is set aside when the repository is opened and it is damaged, or of a newer version. "
+      "It comes\nback by itself once the program can read it. While any is there, `dagstore gc` removes "
+      "no index and no\ncopy: who knows what it owns. Drop it once its CAR was added again, or is not "
+      "wanted any more.\n");
+  quarantine->callback([&context, drop] {
+    context.command = [&context, drop] { return RunQuarantine(context, *drop); };
+  });
 }
 
 }  // namespace dagstore::cli

@@ -188,7 +188,7 @@ int RunStats(const Context& context) {
     row("local copies", HumanBytes(copy_bytes));
     row("database", HumanBytes(stats->database_bytes));
     if (stats->quarantined != 0)
-      row("quarantined", fmt::format("{} records: see `dagstore fsck`", stats->quarantined));
+      row("quarantined", fmt::format("{} records: see `dagstore quarantine`", stats->quarantined));
     return int{kExitOk};
   });
 }
