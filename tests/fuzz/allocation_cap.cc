@@ -17,7 +17,12 @@
 #endif
 
 #ifdef DAGSTORE_SANITIZER_HOOKS
-#include <sanitizer/allocator_interface.h>
+// Of the sanitizers' own interface; g++ ships the functions without the header.
+extern "C" {
+size_t __sanitizer_get_allocated_size(const volatile void* p);
+int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*, size_t),
+                                              void (*free_hook)(const volatile void*));
+}
 #else
 #include <malloc.h>
 #endif
@@ -57,9 +62,7 @@ void OnFree(const volatile void* p) {
 
 void CapAllocations(uint64_t bytes) {
 #ifdef DAGSTORE_SANITIZER_HOOKS
-  static const int installed = __sanitizer_install_malloc_and_free_hooks(
-      reinterpret_cast<void (*)(const volatile void*, size_t)>(OnMalloc),
-      reinterpret_cast<void (*)(const volatile void*)>(OnFree));
+  static const int installed = __sanitizer_install_malloc_and_free_hooks(OnMalloc, OnFree);
   if (installed == 0) std::abort();
 #endif
   live.store(0);
