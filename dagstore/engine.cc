@@ -377,10 +377,9 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   }
   if ((row.effects & kUnref) != 0) Unref(index);
   if ((row.effects & kCancelJobs) != 0) CancelJobs(index);
-  if ((row.effects & kHide) != 0 && slot.ordinal != 0) {
-    seams_.directory->Clear(slot.ordinal);
-    seams_.top->Drop(slot.ordinal);
-  }
+  // Only the directory: what the top-level index drops, its next merge leaves out for good, and until the batch is
+  // durable a restart may find the shard alive.
+  if ((row.effects & kHide) != 0 && slot.ordinal != 0) seams_.directory->Clear(slot.ordinal);
   if (seams_.traces->HasSubscribers()) {
     seams_.traces->Publish({seams_.clock->WallNow(), ShardKey(slot.key()), op, from, row.next, slot.references,
                             cause.meta.span, cause.status});
@@ -422,6 +421,7 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
     ActiveShard& active = Activate(index);
     DAGSTORE_CHECK(active.jobs_running == 0 && active.waiters.empty() && slot.references == 0);
     SetOpen(active, nullptr);
+    if (slot.ordinal != 0) seams_.top->Drop(slot.ordinal);  // the mark of its destruction is durable
     active.slot = kNoSlot;
     active_free_.push_back(slot.active);
     shards_.Erase(index);

@@ -711,7 +711,8 @@ TEST_CASE("engine: a destroy is durable before anything is removed, and answered
   const Ticket first = world.Destroy("k");
   world.Run();
   CHECK_FALSE(world.directory.IsAlive(ordinal));
-  CHECK(world.top.Dropped(ordinal));
+  // A merge leaves out what is dropped. If the power goes now the shard is found alive, and must be found by CID.
+  CHECK_FALSE(world.top.Dropped(ordinal));
   CHECK_EQ(world.jobs.Count(JobKind::kDestroy), 0);
   world.commits.Finish();
   world.Run();
@@ -728,6 +729,7 @@ TEST_CASE("engine: a destroy is durable before anything is removed, and answered
   CHECK_EQ(world.jobs.Count(JobKind::kDestroy), 1);
   world.Finish(JobKind::kDestroy);
   world.Run();
+  CHECK(world.top.Dropped(ordinal));
   CHECK_FALSE(world.Answered(first));
   world.commits.Finish();
   world.Run();
