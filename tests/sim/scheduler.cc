@@ -137,6 +137,11 @@ Scheduler::~Scheduler() {
 #endif
 }
 
+void Scheduler::Abandon() {
+  SetCurrent(nullptr);
+  t_scheduler = nullptr;
+}
+
 void Scheduler::SetPolicy(Policy policy) {
   policy_ = policy;
   if (policy == Policy::kStarveOne) victim_ = tape_.Draw(Stream::kSchedule, 16);

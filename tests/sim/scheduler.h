@@ -30,10 +30,12 @@ enum class Policy : uint8_t {
 class Scheduler final : public Fibers, public Clock {
  public:
   Scheduler(Tape& tape, Trace& trace);
-  // Ends with everything run to its end, or the stacks are leaked: see abandoned().
+  // Everything has run to its end.
   ~Scheduler() override;
 
   void SetPolicy(Policy policy);
+  // The fibers are left where they are, for ever, and another scheduler may be made.
+  void Abandon();
 
   enum class End : uint8_t { kDone, kStuck, kTooLong };
   // Until no fiber is left (kDone), or none can ever run (kStuck), or `steps_max` more have been run, or Stop().

@@ -262,18 +262,12 @@ absl::Status SimFs::Enter(uint64_t boot, IoOp op, const std::string& path) {
     }
   }
   if (down_ || boot != boot_) return Unavailable("{} {}: the machine is down", IoOpName(op), path);
-  ++calls_;
   if (before_call) {
     before_call(op, path);
     if (down_ || boot != boot_) return Unavailable("{} {}: the machine is down", IoOpName(op), path);
   }
-  absl::Status status = absl::OkStatus();
-  if (fail_at_ != 0 && calls_ == fail_at_) {
-    nth_failed_ = true;
-    status = Annotate(fail_with_, fmt::format("{} {}", IoOpName(op), path));
-  } else {
-    status = Fault(op, path);
-  }
+  absl::Status status = inject ? inject(op, path) : absl::OkStatus();
+  if (status.ok()) status = Fault(op, path);
   trace_.Add(static_cast<uint64_t>(op) << 8 | static_cast<uint64_t>(status.code()));
   trace_.Add(path);
   if (trace_.verbose()) {
@@ -287,7 +281,9 @@ absl::Status SimFs::Enter(uint64_t boot, IoOp op, const std::string& path) {
 absl::Status SimFs::Fault(IoOp op, const std::string& path) {
   const auto fails = [&](uint32_t rate) { return rate != 0 && tape_.Chance(Stream::kFault, rate); };
   const auto error = [&](int code) { return ErrnoStatus(code, fmt::format("{} {}", IoOpName(op), path)); };
-  if (!sticky_.empty() && op == IoOp::kRead && sticky_.contains(path)) return error(EIO);
+  if (op == IoOp::kRead) {
+    if (const auto found = names_.find(path); found != names_.end() && found->second->unreadable) return error(EIO);
+  }
   switch (op) {
     case IoOp::kOpen:
     case IoOp::kCreate:
@@ -304,7 +300,7 @@ absl::Status SimFs::Fault(IoOp op, const std::string& path) {
     case IoOp::kMap:
       if (!fails(faults.read_error)) return absl::OkStatus();
       if (tape_.Draw(Stream::kFault, 8) == 7 && !path.ends_with("/DAGSTORE")) {
-        sticky_.insert(path);
+        if (const auto found = names_.find(path); found != names_.end()) found->second->unreadable = true;
         Sometimes("fs: a file cannot be read any more");
       }
       return error(EIO);
@@ -316,12 +312,6 @@ absl::Status SimFs::Fault(IoOp op, const std::string& path) {
       return fails(faults.sync_error) ? error(EIO) : absl::OkStatus();
   }
   return absl::OkStatus();
-}
-
-void SimFs::FailNth(uint64_t n, absl::Status error) {
-  fail_at_ = n == 0 ? 0 : calls_ + n;
-  fail_with_ = std::move(error);
-  nth_failed_ = false;
 }
 
 void SimFs::Apply(Names& names, const NameChange& change) {
@@ -439,6 +429,7 @@ void SimFs::AfterCrash() {
       copy->data = copy->durable = inode->durable;
       copy->mtime = inode->mtime;
       copy->foreign = inode->foreign;
+      copy->unreadable = inode->unreadable;
     }
     names[path] = copy;
   }
@@ -498,63 +489,6 @@ uint64_t SimFs::bytes() const {
   uint64_t sum = 0;
   for (const auto& [path, inode] : names_) sum += inode->data.size();
   return sum;
-}
-
-// ---- Images ----
-
-struct SimFs::Image {
-  Names names, durable_names;
-  std::vector<NameChange> names_log;
-  std::set<std::string> dirs;
-  uint64_t next_inode = 0;
-};
-
-namespace {
-
-template <typename Map>
-void CloneInto(const Map& from, Map& to, std::map<const void*, typename Map::mapped_type>& copies) {
-  using Ptr = typename Map::mapped_type;
-  for (const auto& [path, inode] : from) {
-    Ptr& copy = copies[inode.get()];
-    if (copy == nullptr) {
-      copy = std::make_shared<typename Ptr::element_type>(*inode);
-      copy->mappings = 0;
-    }
-    to[path] = copy;
-  }
-}
-
-}  // namespace
-
-std::shared_ptr<const SimFs::Image> SimFs::Save() const {
-  auto image = std::make_shared<Image>();
-  std::map<const void*, InodePtr> copies;
-  CloneInto(names_, image->names, copies);
-  CloneInto(durable_names_, image->durable_names, copies);
-  for (const NameChange& change : names_log_) {
-    InodePtr& copy = copies[change.inode.get()];
-    if (copy == nullptr) copy = std::make_shared<Inode>(*change.inode);
-    image->names_log.push_back({change.kind, change.path, change.to, copy});
-  }
-  image->dirs = dirs_;
-  image->next_inode = next_inode_;
-  return image;
-}
-
-void SimFs::Load(const Image& image) {
-  std::map<const void*, InodePtr> copies;
-  names_.clear();
-  durable_names_.clear();
-  names_log_.clear();
-  CloneInto(image.names, names_, copies);
-  CloneInto(image.durable_names, durable_names_, copies);
-  for (const NameChange& change : image.names_log) {
-    InodePtr& copy = copies[change.inode.get()];
-    if (copy == nullptr) copy = std::make_shared<Inode>(*change.inode);
-    names_log_.push_back({change.kind, change.path, change.to, copy});
-  }
-  dirs_ = image.dirs;
-  next_inode_ = image.next_inode;
 }
 
 }  // namespace dagstore::sim

@@ -59,11 +59,9 @@ class SimFs {
   bool down() const { return down_; }
 
   FsFaults faults;
-  // The n-th call that can fail, from now, fails with this error; 0: none. For torture.
-  void FailNth(uint64_t n, absl::Status error);
-  bool nth_failed() const { return nth_failed_; }
-  uint64_t calls() const { return calls_; }
-  // Called before the n-th call takes effect: crash states.
+  // Asked before the faults: an error of this call. For torture, which counts the calls of disk and database together.
+  std::function<absl::Status(IoOp op, const std::string& path)> inject = {};
+  // Called before a call takes effect: crashes.
   std::function<void(IoOp op, const std::string& path)> before_call = {};
 
   // ---- What the world does behind the store's back ----
@@ -87,10 +85,6 @@ class SimFs {
   size_t UnsyncedNames() const { return names_log_.size(); }
   size_t UnsyncedWrites() const;
   void CrashExactly(const std::vector<bool>& names, const std::vector<uint8_t>& writes);  // 0 lost, 1 kept, 2 torn
-  // Everything, for trying another crash of the same moment.
-  struct Image;
-  std::shared_ptr<const Image> Save() const;
-  void Load(const Image& image);
 
  private:
   friend class SimIo;
@@ -108,6 +102,7 @@ class SimFs {
     std::vector<Write> unsynced = {};
     int64_t mtime = 0;
     bool foreign = false;
+    bool unreadable = false;  // for ever
     bool broken = false;  // a sync of it has failed: the next would lie
     int mappings = 0;
   };
@@ -141,14 +136,9 @@ class SimFs {
   Names durable_names_;
   std::vector<NameChange> names_log_;  // not synced, in order
   std::set<std::string> dirs_;
-  std::set<std::string> sticky_;  // EIO for ever
   uint64_t boot_ = 0;
   bool down_ = true;
   uint64_t next_inode_ = 1;
-  uint64_t calls_ = 0;
-  uint64_t fail_at_ = 0;
-  absl::Status fail_with_;
-  bool nth_failed_ = false;
   size_t open_files_ = 0;
 };
 

@@ -153,16 +153,12 @@ absl::Status KvDisk::Enter(uint64_t opening, const char* call, uint32_t fault_ra
     }
   }
   if (down_ || opening != opening_) return Unavailable("{}: the machine is down", call);
-  ++calls_;
   if (before_call) {
     before_call(call);
     if (down_ || opening != opening_) return Unavailable("{}: the machine is down", call);
   }
-  absl::Status status = absl::OkStatus();
-  if (fail_at_ != 0 && calls_ == fail_at_) {
-    nth_failed_ = true;
-    status = fail_with_;
-  } else if (fault_rate != 0 && tape_.Chance(Stream::kFault, fault_rate)) {
+  absl::Status status = inject ? inject(call) : absl::OkStatus();
+  if (status.ok() && fault_rate != 0 && tape_.Chance(Stream::kFault, fault_rate)) {
     status = Unavailable("{}: input/output error", call);
   }
   trace_.Add(std::string_view(call));
@@ -192,29 +188,9 @@ void KvDisk::Apply(Tables& tables, const KvBatch& batch) {
   }
 }
 
-void KvDisk::FailNth(uint64_t n, absl::Status error) {
-  fail_at_ = n == 0 ? 0 : calls_ + n;
-  fail_with_ = std::move(error);
-  nth_failed_ = false;
-}
-
 void KvDisk::Poke(KvTable table, const std::string& key, std::string value) {
   tables_[static_cast<size_t>(table)][key] = value;
   durable_[static_cast<size_t>(table)][key] = std::move(value);
-}
-
-KvDisk::Image KvDisk::Save() const {
-  Image image{tables_, durable_, log_, {}};
-  for (const InFlight& commit : in_flight_) image.in_flight.push_back(commit.batch);
-  return image;
-}
-
-void KvDisk::Load(const Image& image) {
-  tables_ = image.tables;
-  durable_ = image.durable;
-  log_ = image.log;
-  in_flight_.clear();
-  for (const KvBatch& batch : image.in_flight) in_flight_.push_back({next_in_flight_++, batch});
 }
 
 }  // namespace dagstore::sim

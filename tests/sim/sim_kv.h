@@ -46,9 +46,7 @@ class KvDisk {
   size_t Undurable() const { return log_.size() + in_flight_.size(); }
 
   KvFaults faults;
-  void FailNth(uint64_t n, absl::Status error);  // as SimFs
-  bool nth_failed() const { return nth_failed_; }
-  uint64_t calls() const { return calls_; }
+  std::function<absl::Status(const char* call)> inject = {};  // as SimFs
   std::function<void(const char* call)> before_call = {};
   std::function<void(const std::string& oracle, const std::string& what)> on_violation = {};
 
@@ -56,13 +54,6 @@ class KvDisk {
   const Tables& tables() const { return tables_; }
   // Behind the store's back, durable.
   void Poke(KvTable table, const std::string& key, std::string value);
-
-  struct Image {
-    Tables tables, durable;
-    std::vector<KvBatch> log, in_flight;
-  };
-  Image Save() const;
-  void Load(const Image& image);
 
  private:
   friend class SimKv;
@@ -86,10 +77,6 @@ class KvDisk {
   bool down_ = true;
   bool failed_ = false;
   absl::Status error_;
-  uint64_t calls_ = 0;
-  uint64_t fail_at_ = 0;
-  absl::Status fail_with_;
-  bool nth_failed_ = false;
   uint64_t next_in_flight_ = 1;
   uint64_t syncs_ = 0;
 };

@@ -132,8 +132,10 @@ absl::Status Sources::Enter(Source& source, const char* call, bool can_fail) {
       scheduler_.Yield();
     }
   }
-  absl::Status status = absl::OkStatus();
-  if (source.unreachable && can_fail) {
+  absl::Status status = inject && can_fail ? inject() : absl::OkStatus();
+  if (!status.ok()) {
+    source.tainted = true;
+  } else if (source.unreachable && can_fail) {
     status = Unavailable("{} sim:{}: no route to host", call, source.name);
   } else if (can_fail && faults.error != 0 && tape_.Chance(Stream::kSource, faults.error)) {
     Sometimes("source: a call fails");

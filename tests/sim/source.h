@@ -50,6 +50,7 @@ class Sources {
   std::vector<Source> all;
   SourceFaults faults;
   std::function<void(const std::string& oracle, const std::string& what)> on_violation = {};
+  std::function<absl::Status()> inject = {};  // as SimFs
 
   Url UrlOf(size_t source) const;
   MountFactory Factory();

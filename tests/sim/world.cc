@@ -1,6 +1,7 @@
 #include "tests/sim/world.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <set>
 #include <utility>
@@ -149,9 +150,18 @@ class World {
     fs_.on_remove = [this](const std::string& path) { Removed(path); };
     fs_.before_call = [this](IoOp, const std::string&) { CountDown(); };
     kv_.before_call = [this](const char*) { CountDown(); };
+    if (options.scenario != Scenario::kNone) {
+      fs_.inject = [this](IoOp, const std::string&) { return Inject(); };
+      kv_.inject = [this](const char*) { return Inject(); };
+      sources_.inject = [this] {
+        if (armed_) ++calls_;
+        return Inject();
+      };
+    }
   }
 
   RunResult Run();
+  void Abandon() { scheduler_.Abandon(); }
 
  private:
   struct Client {
@@ -194,6 +204,10 @@ class World {
   bool Close(bool orderly);
   void CountDown();
   void PowerCut();
+  void ConfigureScenario();
+  void PlayScenario();
+  absl::Status Inject();
+  void CrashInto(uint64_t state);
   void Removed(const std::string& path);
   void WatchTrace();
   void Age();  // bit rot, strangers: while nothing runs
@@ -271,6 +285,11 @@ class World {
   bool closing_ = false;
   uint64_t countdown_ = 0;  // calls of disk and database until the power goes; 0: never
   bool kill_only_ = false;  // the process ends, the system stays
+  bool armed_ = false;      // a scenario's calls count
+  bool injected_ = false;
+  int identities_ = 0;
+  uint64_t calls_ = 0;
+  uint64_t crash_states_ = 0;
   int running_ = 0;
   Mutex done_mu_;
   CondVar done_;
@@ -364,13 +383,15 @@ Options World::StoreOptions() {
   };
   options.random = [this](std::span<uint8_t> out) {
     for (uint8_t& byte : out) byte = static_cast<uint8_t>(tape_.Draw(Stream::kIdentity, 256));
+    out.front() = static_cast<uint8_t>(++identities_);  // no two boots are the same, whatever the tape
   };
   return options;
 }
 
 RunResult World::Run() {
-  Configure();
-  (void)scheduler_.Spawn("world", [this] { Main(); });
+  const bool scenario = run_options_.scenario != Scenario::kNone;
+  scenario ? ConfigureScenario() : Configure();
+  (void)scheduler_.Spawn("world", [this, scenario] { scenario ? PlayScenario() : Main(); });
   const Scheduler::End end = scheduler_.Run(kStepsMax);
   if (failure_.oracle.empty() && end != Scheduler::End::kDone) {
     failure_.oracle = end == Scheduler::End::kStuck ? "stuck" : "endless";
@@ -382,6 +403,8 @@ RunResult World::Run() {
   result.hash = trace_.hash();
   result.steps = scheduler_.steps();
   result.simulated_nanos = scheduler_.Now();
+  result.calls = calls_;
+  result.crash_states = crash_states_;
   return result;
 }
 
@@ -471,6 +494,7 @@ bool World::Close(bool orderly) {
   steps_seen_.reset();
   store_.reset();
   if (!failure_.oracle.empty()) return false;
+  Expect(scheduler_.loop_contended() == 0, "k", "the loop had to wait for a lock");
   Expect(fs_.open_files() == 0, "j", "{} files are open after the store was closed", fs_.open_files());
   if (orderly && !down_) {
     if (Calm()) Expect(closed.ok(), "close", "closing fails, and nothing was wrong: {}", ToString(closed));
@@ -481,6 +505,10 @@ bool World::Close(bool orderly) {
 }
 
 void World::CountDown() {
+  if (armed_ && run_options_.scenario != Scenario::kNone) {
+    ++calls_;
+    if (run_options_.crash_call != 0 && calls_ == run_options_.crash_call) return CrashInto(run_options_.crash_state);
+  }
   if (countdown_ == 0 || --countdown_ != 0) return;
   PowerCut();
 }
@@ -498,6 +526,166 @@ void World::PowerCut() {
     fs_.Crash(static_cast<Kept>(tape_.Draw(Stream::kCrash, kKeptWays)));
     kv_.Crash();
   }
+}
+
+// ---- Scenarios ----
+
+// The power goes, and this one of all the states that may be found is found.
+void World::CrashInto(uint64_t state) {
+  constexpr uint64_t kStatesMax = 512;  // of one moment; of more, so many that are spread over all
+  const size_t names = fs_.UnsyncedNames(), writes = fs_.UnsyncedWrites(), commits = kv_.Undurable() + 1;
+  uint64_t all = commits;
+  for (size_t i = 0; i < names && all <= kStatesMax; ++i) all *= 2;
+  for (size_t i = 0; i < writes && all <= kStatesMax; ++i) all *= 3;
+  crash_states_ = std::min(all, kStatesMax);
+  uint64_t rest = state;
+  const auto pick = [&](uint64_t n) {
+    if (all > kStatesMax) {  // too many for numbers: mixed
+      rest = (rest ^ (rest >> 29)) * 0xbf58476d1ce4e5b9 + 0x9e3779b97f4a7c15;
+      return state == 0 ? 0 : state == 1 ? n - 1 : (rest >> 32) % n;
+    }
+    const uint64_t word = rest % n;
+    rest /= n;
+    return word;
+  };
+  down_ = true;
+  const size_t kept = pick(commits);
+  std::vector<bool> keep_names;
+  std::vector<uint8_t> keep_writes;
+  for (size_t i = 0; i < names; ++i) keep_names.push_back(pick(2) == 1);
+  for (size_t i = 0; i < writes; ++i) keep_writes.push_back(static_cast<uint8_t>(pick(3)));
+  Log("the power goes; {} names, {} writes, {} commits were not durable", names, writes, commits - 1);
+  fs_.CrashExactly(keep_names, keep_writes);
+  kv_.CrashKeeping(kept);
+}
+
+absl::Status World::Inject() {
+  if (!armed_ || injected_ || run_options_.fail_call == 0 || calls_ != run_options_.fail_call) return absl::OkStatus();
+  injected_ = true;
+  switch (run_options_.failure) {
+    case Injected::kNone:
+      return absl::OkStatus();
+    case Injected::kInputOutput:
+      return ErrnoStatus(EIO, "injected");
+    case Injected::kNoSpace:
+      return ErrnoStatus(ENOSPC, "injected");
+    case Injected::kNoDescriptor:
+      return ErrnoStatus(EMFILE, "injected");
+  }
+  return absl::OkStatus();
+}
+
+void World::ConfigureScenario() {
+  scheduler_.SetPolicy(Policy::kOldest);
+  faulty_ = true;
+  for (size_t i = 0; i < 4; ++i) {
+    KeyModel model;
+    model.key = fmt::format("k{}", i);
+    keys_.push_back(std::move(model));
+    Source source;
+    source.name = fmt::format("s{}", i);
+    source.local = i == 1;
+    source.car = i == 2 ? kSoundCars : i == 3 ? 4 : i;
+    source.cars = {source.car};
+    sources_.all.push_back(std::move(source));
+  }
+  auto mounts = std::make_shared<MountRegistry>();
+  DAGSTORE_CHECK_OK(mounts->Register("sim", sources_.Factory()));
+  mounts_ = mounts;
+  base_.inline_index_bytes_max = 0;            // every index is a file
+  // Every shard writes a run; or closing does.
+  base_.top_index_buffer_entries_max = run_options_.scenario == Scenario::kClose ? 256 : 1;
+  base_.index_memory_bytes_max = 1;            // every entry is put aside
+  base_.recover_on_start = RecoverOnStart::kNever;
+  base_.index_threads = base_.open_threads = 1;
+}
+
+void World::PlayScenario() {
+  Client client;
+  const auto change = [&](size_t key, auto ask) {  // the model follows, as it does for the clients of seeds
+    KeyModel& model = keys_[key];
+    model.maybe_absent = model.maybe_present = true;
+    model.sources.insert(key);
+    const absl::Status status = ask();
+    Log("{}: {}", model.key, ToString(status));
+    CheckStatus(status, "scenario", /*stopped=*/down_);
+    return status;
+  };
+  const auto add = [&](size_t key, bool lazy) {
+    RegisterOptions options;
+    options.lazy = lazy;
+    const absl::Status status = change(key, [&] {
+      return store_->RegisterShardSync(keys_[key].key, *mounts_->Make(sources_.UrlOf(key)), options);
+    });
+    if (status.ok() && Live()) keys_[key].MustBe(true);
+  };
+  const auto remove = [&](size_t key) {
+    const absl::Status status = change(key, [&] { return store_->DestroyShardSync(keys_[key].key); });
+    if (status.ok() && Live()) keys_[key].MustBe(false);
+  };
+  const auto acquire = [&](size_t key) {
+    absl::StatusOr<Accessor> accessor = store_->AcquireShardSync(keys_[key].key);
+    Log("acquire {}: {}", keys_[key].key, ToString(accessor.status()));
+    CheckStatus(accessor.status(), "acquire", /*stopped=*/down_);
+    return accessor;
+  };
+
+  if (!Open()) return;
+  const Scenario scenario = run_options_.scenario;
+  if (scenario != Scenario::kPublish) add(0, /*lazy=*/false);
+  if (scenario != Scenario::kLocal) add(1, /*lazy=*/false);
+  add(2, /*lazy=*/false);  // becomes Errored
+  if (scenario == Scenario::kOpen && !Close(/*orderly=*/true)) return;
+  Sources& sources = sources_;
+  sources.all[2].car = 2;
+  sources.all[2].cars.push_back(2);
+  ++sources.all[2].version;
+
+  armed_ = true;
+  switch (scenario) {
+    case Scenario::kNone:
+      break;
+    case Scenario::kPublish:
+      add(0, /*lazy=*/false);
+      break;
+    case Scenario::kLocal:
+      add(1, /*lazy=*/true);
+      (void)acquire(1);
+      break;
+    case Scenario::kDestroy:
+      remove(0);
+      break;
+    case Scenario::kRecover:
+      CheckStatus(store_->RecoverShardSync(keys_[2].key), "recover", /*stopped=*/down_);
+      break;
+    case Scenario::kReindex: {
+      absl::StatusOr<Accessor> accessor = acquire(0);
+      if (!accessor.ok()) break;
+      accessor->ReportDamage(DataLoss("said so by the scenario"), Damage::kIndex);
+      accessor->Close();
+      (void)acquire(0);
+      break;
+    }
+    case Scenario::kCollect: {
+      const absl::StatusOr<GcResult> gc = store_->Gc();
+      CheckStatus(gc.status(), "gc", /*stopped=*/down_);
+      (void)acquire(0);
+      break;
+    }
+    case Scenario::kOpen:
+      (void)Open();
+      break;
+    case Scenario::kClose:
+      break;
+  }
+  if (scenario == Scenario::kClose || scenario == Scenario::kNone) {
+    // Closing is what counts.
+  } else {
+    armed_ = scenario == Scenario::kDestroy;  // what it left to do is part of it
+  }
+  if (!failure_.oracle.empty() || !Close(/*orderly=*/!down_)) return;
+  armed_ = false;
+  Liveness();
 }
 
 void World::Removed(const std::string& path) {
@@ -1064,7 +1252,8 @@ void World::Liveness() {
       ++source.version;
     }
   }
-  for (int life = 0; life < 2; ++life) {
+  const int lives = tape_.Draw(Stream::kWork, 3) == 2 || run_options_.scenario != Scenario::kNone ? 2 : 1;
+  for (int life = 0; life < lives; ++life) {
     if (!Open()) return;
     CheckPresence(life == 0 ? "with all faults gone" : "once more");
     const absl::Status ready = store_->AwaitLookups(Deadline::After(scheduler_, absl::Hours(1)));
@@ -1074,7 +1263,7 @@ void World::Liveness() {
     if (Live()) CheckLookups();
     if (Live()) CheckFsck(life == 0 ? "with all faults gone" : "once more");
     if (Live()) CheckReferences();
-    if (Live() && life == 1) CheckFiles();
+    if (Live() && life + 1 == lives) CheckFiles();
     if (!Live() || !Close(/*orderly=*/true)) return;
   }
 }
@@ -1265,8 +1454,14 @@ void World::CheckFiles() {
 RunResult RunWorld(Tape& tape, const RunOptions& options) {
   auto world = std::make_unique<World>(tape, options);
   RunResult result = world->Run();
-  if (!result.ok()) (void)world.release();  // fibers are in the middle of it
+  if (!result.ok()) world.release()->Abandon();  // fibers are in the middle of it
   return result;
+}
+
+const char* ScenarioName(Scenario scenario) {
+  static constexpr const char* kNames[kScenarios] = {"none",    "publish", "local", "destroy", "recover",
+                                                     "reindex", "collect", "open",  "close"};
+  return kNames[static_cast<size_t>(scenario)];
 }
 
 void DeclareFamilies() {

@@ -25,8 +25,33 @@ enum class Profile : uint8_t {
   kWide,   // more of everything
 };
 
+// What one client does to a store that already has a few shards, alone and always the same way: for trying every
+// failure and every crash of it.
+enum class Scenario : uint8_t {
+  kNone,      // seeds
+  kPublish,   // registers a remote shard: copy, index, runs, record
+  kLocal,     // registers a local shard, lazily, and acquires it
+  kDestroy,   // destroys a shard with a copy
+  kRecover,   // recovers an Errored shard whose source is sound again
+  kReindex,   // an index is found damaged and built again
+  kCollect,   // gives up a local copy, and acquires the shard again
+  kOpen,      // opens the repository
+  kClose,     // closes it
+};
+inline constexpr size_t kScenarios = 9;
+const char* ScenarioName(Scenario scenario);
+
+enum class Injected : uint8_t { kNone, kInputOutput, kNoSpace, kNoDescriptor };
+
 struct RunOptions {
   Profile profile = Profile::kSmall;
+  Scenario scenario = Scenario::kNone;
+  // Of a scenario: the n-th call of disk, database or source (1 is the first) fails so.
+  uint64_t fail_call = 0;
+  Injected failure = Injected::kNone;
+  // Or the power goes before it, and of all that a real machine may then find, this one is found.
+  uint64_t crash_call = 0;
+  uint64_t crash_state = 0;
   std::function<void(std::string)> listener = {};  // lines for people
 };
 
@@ -36,6 +61,8 @@ struct RunResult {
   uint64_t hash = 0;        // of all that happened
   uint64_t steps = 0;
   int64_t simulated_nanos = 0;
+  uint64_t calls = 0;         // of a scenario
+  uint64_t crash_states = 0;  // that a crash at `crash_call` may leave
   bool ok() const { return oracle.empty(); }
 };
 
