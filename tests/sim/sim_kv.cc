@@ -50,6 +50,7 @@ class SimKv final : public Kv {
   }
   absl::Status Commit(const KvBatch& batch, bool sync) override {
     RETURN_IF_ERROR(CheckKvBatch(batch));
+    if (disk_.down_ || disk_.opening_ != opening_) return Unavailable("commit: the machine is down");
     const uint64_t id = disk_.next_in_flight_++;
     disk_.in_flight_.push_back({id, batch});
     const absl::Status entered =
