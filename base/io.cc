@@ -2,12 +2,14 @@
 
 #include <algorithm>
 
+#include "base/mutant.h"
+
 namespace dagstore {
 namespace {
 
 absl::Status WriteWhole(WritableFile& file, std::span<const Span> parts) {
   for (const Span part : parts) RETURN_IF_ERROR(file.Append(part));
-  RETURN_IF_ERROR(file.Sync());
+  if (!Mutant(kMutantPublishUnsynced)) RETURN_IF_ERROR(file.Sync());
   return file.Close();
 }
 
@@ -61,7 +63,7 @@ absl::Status Io::CheckPrivateDir(const std::string&) { return absl::OkStatus(); 
 
 absl::Status PublishFile(Io& io, const std::string& dir, const std::string& name, const std::string& temp_name,
                          std::span<const Span> parts) {
-  const std::string temp = dir + "/" + temp_name;
+  const std::string temp = dir + "/" + (Mutant(kMutantMarkerInPlace) ? name : temp_name);
   const std::string path = dir + "/" + name;
   bool replaced = false;
   {

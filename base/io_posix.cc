@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "base/io.h"
+#include "base/mutant.h"
 
 namespace dagstore {
 namespace {
@@ -249,7 +250,9 @@ class PosixIo final : public Io {
 
   absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) override {
     absl::StatusOr<Descriptor> fd =
-        OpenDescriptor(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, "create", 0600);
+        Mutant(kMutantCreateFollows)
+            ? OpenDescriptor(path, O_WRONLY | O_CREAT, "create", 0666)
+            : OpenDescriptor(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, "create", 0600);
     if (!fd.ok()) return fd.status();
     return std::make_unique<PosixWritableFile>(std::move(*fd), path, 0);
   }

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/kv.h"
+#include "base/mutant.h"
 #include "base/mutex.h"
 
 namespace dagstore {
@@ -152,7 +153,8 @@ rocksdb::DBOptions MakeDbOptions(const std::string& path, const RocksKvOptions& 
   db.paranoid_checks = true;
   // The default stops before a damaged log record without a word, which takes back what was acknowledged. This one
   // drops a torn end only and refuses everything else.
-  db.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  db.wal_recovery_mode = Mutant(kMutantLogTailIgnored) ? rocksdb::WALRecoveryMode::kPointInTimeRecovery
+                                                       : rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   db.track_and_verify_wals_in_manifest = true;
   db.max_total_wal_size = options.wal_bytes_max;
   db.db_write_buffer_size = 2 * options.write_buffer_bytes;  // all tables together

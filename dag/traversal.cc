@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mutant.h"
 #include "dag/hamt.h"
 #include "dag/links.h"
 
@@ -209,7 +210,7 @@ class Walk {
   Mark Begin() const { return {pending_.size(), arena_.size()}; }
 
   absl::Status Push(const CidView& cid, uint32_t number, Role role, Extent extent) {
-    if (++stats_.links > options_.links_max) {
+    if (++stats_.links > options_.links_max && !Mutant(kMutantWalkUnlimited)) {
       return ResourceExhausted("a walk of more than {} links", options_.links_max);
     }
     const uint64_t depth = path_.size() + 1;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/mutant.h"
 #include "dagstore/queues.h"
 
 namespace dagstore {
@@ -21,6 +22,9 @@ void Accessor::ReportDamage(const absl::Status& status, Damage damage) const {
   lease_->queues->PushDamage(lease_->slot, lease_->incarnation, shard()->ordinal, status, damage);
 }
 
-void Accessor::PostRelease() const { lease_->queues->PushRelease(lease_->slot, lease_->incarnation); }
+void Accessor::PostRelease() const {
+  if (Mutant(kMutantReleaseForgotten)) return;
+  lease_->queues->PushRelease(lease_->slot, lease_->incarnation);
+}
 
 }  // namespace dagstore

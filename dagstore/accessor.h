@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/mutant.h"
 #include "dagstore/blockstore.h"
 #include "dagstore/job.h"
 #include "dagstore/open_shard.h"
@@ -65,6 +66,7 @@ class Accessor {
   void Close() {
     if (lease_ == nullptr) return;
     if (!entered_ || !lease_->gate.TryLeave()) PostRelease();
+    if (Mutant(kMutantDoubleRelease)) return;
     lease_.reset();
   }
 

@@ -20,6 +20,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/fibers.h"
+#include "base/mutant.h"
 #include "base/mutex.h"
 #include "base/status.h"
 
@@ -60,7 +61,7 @@ class Channel {
 
    private:
     void GiveBack() {
-      if (queue_ != nullptr) queue_->Unreserve();
+      if (queue_ != nullptr && !Mutant(kMutantSlotsLeak)) queue_->Unreserve();
       queue_.reset();
     }
     std::shared_ptr<Queue> queue_;
@@ -91,7 +92,7 @@ class Channel {
 
     bool Reserve() {
       MutexLock lock(mu_);
-      if (reserved_ + count_ >= capacity_) return false;
+      if (reserved_ + count_ >= capacity_ && !Mutant(kMutantChannelUnbounded)) return false;
       ++reserved_;
       return true;
     }

@@ -1,6 +1,7 @@
 #include "dagstore/committer.h"
 
 #include "base/check.h"
+#include "base/mutant.h"
 
 namespace dagstore {
 
@@ -36,7 +37,7 @@ void Committer::Run() {
       work = std::move(*work_);
       work_.reset();
     }
-    absl::Status status = kv_.Commit(work.batch, /*sync=*/true);
+    absl::Status status = kv_.Commit(work.batch, /*sync=*/!Mutant(kMutantUnsyncedCommit));
     queues_->PushCommitDone(work.sequence, std::move(status));
   }
 }

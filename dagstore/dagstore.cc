@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/fibers.h"
+#include "base/mutant.h"
 #include "base/mutex.h"
 #include "base/thread.h"
 #include "dagstore/committer.h"
@@ -149,6 +150,7 @@ absl::Status DagStore::Core::Start() {
     lookups_ready.Notify();
   } else {
     catch_up = Thread("dagstore-catchup", [this, ordinals = std::move(uncovered)] {
+      if (Mutant(kMutantLookupsReadyEarly)) lookups_ready.Notify();
       CatchUp(ordinals);
       if (!catch_up_cancel.cancelled()) lookups_ready.Notify();
     });
@@ -195,7 +197,8 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
     const absl::StatusOr<RecordHead> head = DecodeRecordHead(AsSpan(records->value()));
     if (!head.ok()) {
       // Never dropped: kept as it was found, and whatever files it names are left alone.
-      batch.Put(KvTable::kQuarantine, std::string(key), std::string(records->value()));
+      if (!Mutant(kMutantBadRecordDropped))
+        batch.Put(KvTable::kQuarantine, std::string(key), std::string(records->value()));
       batch.Delete(KvTable::kRecords, std::string(key));
       ASSIGN_OR_RETURN(const std::optional<std::string> before, kv.Get(KvTable::kQuarantine, key));
       if (!before.has_value()) quarantined.fetch_add(1, std::memory_order_relaxed);
@@ -224,14 +227,14 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
       continue;
     }
     if (record.ok() && record->ordinal < live.size()) live[record->ordinal] = false;
-    engine->RestoreDestroying(destroying->key());
+    if (!Mutant(kMutantDestroyingForgotten)) engine->RestoreDestroying(destroying->key());
   }
   RETURN_IF_ERROR(destroying->status());
 
   live.resize(ordinals_end);  // no longer: what is not in it is dead, and the next ordinals are to be given out
   repository->top->DropAllExcept(live);
   for (Ordinal ordinal = 1; ordinal < live.size(); ++ordinal) {
-    if (live[ordinal] && !repository->top->Covers(ordinal)) uncovered.push_back(ordinal);
+    if (live[ordinal] && !repository->top->Covers(ordinal) && !Mutant(kMutantNoCatchUp)) uncovered.push_back(ordinal);
   }
 
   if (ordinals_end + kOrdinalsReserved > UINT32_MAX) {
@@ -332,6 +335,8 @@ absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Ch
                                               const RequestOptions& request_options,
                                               std::unique_ptr<ShardRecord> registration, bool* woke) {
   RETURN_IF_ERROR(key.Check());
+  if (const size_t at = key.bytes().find("//"); Mutant(kMutantKeysCleaned) && at != std::string::npos)
+    key = ShardKey(std::string(key.bytes()).erase(at, 1));
   SpanContext parent = request_options.parent;
   if (!parent.IsValid() && !request_options.traceparent.empty()) {
     ASSIGN_OR_RETURN(parent, SpanContext::FromTraceparent(request_options.traceparent));
@@ -355,7 +360,7 @@ absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mou
   if (mount == nullptr) return InvalidArgument("register: no mount");
   auto record = std::make_unique<ShardRecord>();
   ASSIGN_OR_RETURN(const Url url, core_->options.mounts->Represent(*mount));
-  record->url = url.Encoded();
+  record->url = Mutant(kMutantAddressRedacted) ? url.Redacted() : url.Encoded();
   record->lazy = options.lazy;
   record->verify = options.verify;
   record->registered_unix_ms = absl::ToUnixMillis(core_->clock->WallNow());
@@ -701,7 +706,7 @@ absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& di
     const Ordinal ordinal = OrdinalOfCopy(copy.path);
     if (ordinal != 0 && ordinal < repository.next_ordinal && !directory.IsAlive(ordinal)) unowned[copy.path] = &copy;
   }
-  if (unowned.empty()) return 0;
+  if (unowned.empty() || Mutant(kMutantOrphanCopiesKept)) return 0;
   const std::unique_ptr<KvCursor> records = repository.kv->Scan(KvTable::kRecords);
   for (; records->Valid(); records->Next()) {
     ASSIGN_OR_RETURN(const ShardRecord record, DecodeRecord(AsSpan(records->value())));  // else who knows what it owns
@@ -739,14 +744,16 @@ absl::StatusOr<GcResult> DagStore::Gc(const GcOptions& options) {
     ++result.copies_removed;
   }
   KvBatch batch;
-  const bool keep_all = core_->quarantined.load(std::memory_order_relaxed) != 0;  // who knows what they own
+  const bool keep_all = core_->quarantined.load(std::memory_order_relaxed) != 0 &&
+                        !Mutant(kMutantSweptInQuarantine);  // who knows what they own
   ASSIGN_OR_RETURN(const IndexSweep sweep, core_->lookup.indexes->Sweep(
       [&](Ordinal ordinal) { return keep_all || core_->directory.IsAlive(ordinal); }, batch));
   // An ordinal of this process may be durable and not yet alive: only older ones are surely dead.
   ASSIGN_OR_RETURN(const uint64_t roots, SweepRoots(*core_->lookup.kv, [&](Ordinal ordinal) {
     return !keep_all && ordinal < core_->repository->next_ordinal && !core_->directory.IsAlive(ordinal);
   }, batch));
-  if (!batch.empty()) RETURN_IF_ERROR(core_->lookup.kv->Commit(batch, /*sync=*/true));
+  if (!batch.empty() && !Mutant(kMutantUncommittedSweep))
+    RETURN_IF_ERROR(core_->lookup.kv->Commit(batch, /*sync=*/true));
   result.orphans_removed = sweep.files + sweep.values + sweep.temporaries + roots;
   if (core_->repository->upgrader != nullptr && !keep_all) {
     ASSIGN_OR_RETURN(const uint64_t orphans, SweepCopies(*core_->repository, core_->directory, *core_->io));

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/mutant.h"
+
 namespace dagstore {
 namespace {
 
@@ -38,7 +40,7 @@ void Engine::Restore(std::string_view key, const RecordHead& head) {
   slot.ordinal = head.ordinal;
   if (slot.ordinal != 0) seams_.directory->Set(slot.ordinal, slot.key());
   ++stats_.shards_by_state[static_cast<size_t>(slot.state)];
-  if (slot.state == ShardState::kNew && !slot.lazy) {
+  if (slot.state == ShardState::kNew && !slot.lazy && !Mutant(kMutantEagerForgotten)) {
     internal_.push_back({ShardOp::kInitialize, index, slot.incarnation, OwnMeta()});  // accepted, never answered
   }
   if (slot.state == ShardState::kErrored) {
@@ -99,7 +101,7 @@ bool Engine::Turn() {
   }
   // Completions that have arrived beat deadlines that pass in the same turn.
   if (completions_.empty()) FireTimers();
-  if (closing_ && close_grace_.Passed(begin)) StopEverything();
+  if (closing_ && close_grace_.Passed(begin) && !Mutant(kMutantGraceHasNoEnd)) StopEverything();
   StartBacklog();
   EvictIdle();
 
@@ -191,7 +193,7 @@ void Engine::RunCompletion(Completion completion) {
     case Completion::Kind::kDamage:
       break;
   }
-  if (!shards_.Lives(completion.slot, completion.incarnation)) {
+  if (!shards_.Lives(completion.slot, completion.incarnation) && !Mutant(kMutantStaleRelease)) {
     ++stats_.stale_completions;
     return;
   }
@@ -207,7 +209,8 @@ void Engine::RunCompletion(Completion completion) {
 // Damage concerns the index and the copy that were read; a newer one is not to blame.
 void Engine::TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage) {
   const Slot& slot = shards_[index];
-  if (slot.ordinal != ordinal || (slot.state != ShardState::kServing && slot.state != ShardState::kAvailable)) {
+  const bool other = slot.ordinal != ordinal && !Mutant(kMutantOldDamageTaken);
+  if (other || (slot.state != ShardState::kServing && slot.state != ShardState::kAvailable)) {
     ++stats_.stale_completions;
     return;
   }
@@ -233,7 +236,7 @@ void Engine::JobDone(Completion& done) {
 
   const TaskMeta meta = OwnMeta();
   JobResult& result = *done.result;
-  if (done.generation != slot.generation) {
+  if (done.generation != slot.generation && !Mutant(kMutantStaleCompletionTaken)) {
     ++stats_.stale_completions;
     if (result.open != nullptr) seams_.jobs->DropLater(std::move(result.open));
     if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal);
@@ -260,7 +263,7 @@ void Engine::JobDone(Completion& done) {
   cause.index_damaged = result.index_damaged;
   cause.ordinal = done.ordinal;
   if (!result.status.ok()) {
-    if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal);
+    if (done.job == JobKind::kInitialize && !Mutant(kMutantDeadIndexKept)) Discard(slot.key(), done.ordinal);
     Step(done.slot, ShardOp::kFail, cause);
     return;
   }
@@ -284,7 +287,7 @@ void Engine::JobDone(Completion& done) {
 
 // A job made or removed a local copy: the record says so. The state does not change, so there is no row for it.
 void Engine::StoreCopy(uint32_t index, JobResult& result) {
-  if (!result.record.has_value() || !store_error_.ok()) return;
+  if (!result.record.has_value() || !store_error_.ok() || Mutant(kMutantCopyNotStored)) return;
   Slot& slot = shards_[index];
   batch_.Put(KvTable::kRecords, std::string(slot.key()), EncodeRecord(*result.record));
   slot.has_copy = result.record->copy.has_value();
@@ -308,6 +311,7 @@ void Engine::CollectDone(uint32_t index, JobResult& result) {
     answer.key = ShardKey(slot.key());
     answer.ticket = waiter.ticket;
     answer.status = waiter.stopping ? waiter.stop_reason : result.status;
+    if (Mutant(kMutantCollectUnanswered)) continue;
     SendAnswer(std::move(waiter.reply), std::move(answer), active.pending);
   }
   StartOpen(index, OwnMeta());
@@ -335,9 +339,12 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
                           code == absl::StatusCode::kDeadlineExceeded || !store_error_.ok() ||
                           (code == absl::StatusCode::kUnavailable &&
                            (slot.state == ShardState::kAvailable || slot.state == ShardState::kServing));
+  if (Mutant(kMutantLimitChangesState)) facts.transient_error &= code != absl::StatusCode::kResourceExhausted;
+  if (Mutant(kMutantCancelIsFailure)) facts.transient_error &= code != absl::StatusCode::kCancelled;
   facts.index_damaged = cause.index_damaged;
   facts.recover_on_acquire =
-      slot.recover_on_acquire && (before == nullptr || before->attempts < options_.recover_attempts_max);
+      (slot.recover_on_acquire && (before == nullptr || before->attempts < options_.recover_attempts_max)) ||
+      Mutant(kMutantRecoversForEver);
   facts.jobs_running = before != nullptr && before->jobs_running != 0;
   facts.has_copy = slot.has_copy;
 
@@ -376,10 +383,13 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
     SetOpen(active, nullptr);  // reads by the old index
   }
   if ((row.effects & kUnref) != 0) Unref(index);
-  if ((row.effects & kCancelJobs) != 0) CancelJobs(index);
+  if ((row.effects & kCancelJobs) != 0 && !Mutant(kMutantDestroyCancelsNothing)) CancelJobs(index);
   // Only the directory: what the top-level index drops, its next merge leaves out for good, and until the batch is
   // durable a restart may find the shard alive.
-  if ((row.effects & kHide) != 0 && slot.ordinal != 0) seams_.directory->Clear(slot.ordinal);
+  if ((row.effects & kHide) != 0 && slot.ordinal != 0 && !Mutant(kMutantNotHidden)) {
+    seams_.directory->Clear(slot.ordinal);
+    if (Mutant(kMutantTopDroppedEarly)) seams_.top->Drop(slot.ordinal);
+  }
   if (seams_.traces->HasSubscribers()) {
     seams_.traces->Publish({seams_.clock->WallNow(), ShardKey(slot.key()), op, from, row.next, slot.references,
                             cause.meta.span, cause.status});
@@ -389,7 +399,7 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   if (writes) Persist(index, row, cause);
 
   // Jobs and answers; Outgoing holds them until what they rest on is durable.
-  if ((row.effects & kNotify) != 0) Notify(slot, from, row.next, cause.status);
+  if ((row.effects & kNotify) != 0 && !Mutant(kMutantFailureUntold)) Notify(slot, from, row.next, cause.status);
   if ((row.effects & kFailParked) != 0) {
     FailParked(index, op == ShardOp::kDestroy ? FailedPrecondition("the shard is being destroyed") : cause.status);
   }
@@ -431,7 +441,7 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
 }
 
 void Engine::Refuse(const Slot& slot, ShardOp op, Cause& cause) {
-  if (cause.reply.empty()) return;
+  if (cause.reply.empty() || Mutant(kMutantRefusedUnanswered)) return;
   ShardResult result;
   result.key = ShardKey(slot.key());
   result.ticket = cause.meta.ticket;
@@ -469,11 +479,11 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
   }
   std::string key(slot.key());
   if ((row.effects & kPersistDestroying) != 0) {
-    batch_.Put(KvTable::kDestroying, std::move(key), {});
+    if (!Mutant(kMutantDestroyingNotStored)) batch_.Put(KvTable::kDestroying, std::move(key), {});
   } else if ((row.effects & kErase) != 0) {
     batch_.Append(std::move(cause.result->batch));
-    batch_.Delete(KvTable::kDestroying, key);
-    batch_.Delete(KvTable::kRecords, std::move(key));
+    if (!Mutant(kMutantDestroyMarkStays)) batch_.Delete(KvTable::kDestroying, key);
+    if (!Mutant(kMutantRecordOutlivesShard)) batch_.Delete(KvTable::kRecords, std::move(key));
   } else if (cause.registration != nullptr) {
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(*cause.registration));
   } else if (row.op == ShardOp::kMakeAvailable) {
@@ -483,6 +493,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
     gathering_.publications.push_back({index, slot.incarnation, cause.ordinal, slot.ordinal});
     slot.ordinal = cause.ordinal;
   } else {  // Errored
+    if (Mutant(kMutantErroredNotStored)) return;
     ShardRecord record;
     if (cause.result != nullptr && cause.result->record.has_value()) {
       record = std::move(*cause.result->record);
@@ -518,7 +529,7 @@ void Engine::Serve(uint32_t index, Waiter& waiter) {
   Slot& slot = shards_[index];
   ActiveShard& active = Activate(index);
   IdleRemove(slot.active);
-  ++slot.references;
+  if (!Mutant(kMutantRefsNotCounted)) ++slot.references;
   if (!active.lease->gate.open() && GatesMayOpen()) active.lease = NewLease(active);
   if (seams_.leases != nullptr && !active.listed && active.pending == kNothingPending && active.lease->gate.open()) {
     seams_.leases->Set(slot.key(), active.lease);
@@ -545,6 +556,7 @@ void Engine::ServeParked(uint32_t index) {
       result.key = active.open->key;
       result.ticket = waiter.ticket;
       result.status = waiter.stop_reason;
+      if (Mutant(kMutantStoppedUnanswered)) continue;
       SendAnswer(std::move(waiter.reply), std::move(result), kNothingPending);
     } else {
       Serve(index, waiter);
@@ -582,6 +594,7 @@ void Engine::FailParked(uint32_t index, const absl::Status& status) {
       continue;
     }
     parked_.erase(waiter.ticket);
+    if (Mutant(kMutantFirstFailedUnanswered) && &waiter == &waiters.front()) continue;
     ShardResult result;
     result.key = ShardKey(slot.key());
     result.ticket = waiter.ticket;
@@ -617,7 +630,7 @@ void Engine::TakeReaders(uint32_t index) {
   stats_.acquires_inline += gate.entered();
   if (std::exchange(active->listed, false)) seams_.leases->Clear(slot.key());
   if (readers == 0) return;
-  slot.references += readers;
+  if (!Mutant(kMutantInlineReadersLost)) slot.references += readers;
   IdleRemove(slot.active);
   if (slot.state != ShardState::kAvailable) return;
   const TaskMeta meta = OwnMeta();
@@ -668,7 +681,8 @@ JobSpec Engine::NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) {
   job.key = ShardKey(slot.key());
   job.ordinal = slot.ordinal;
   job.attempts = active.attempts;
-  job.meta.deadline = Deadline::Infinite();  // waiters leave by their own deadlines, and the last of them stops the job
+  // Waiters leave by their own deadlines, and the last of them stops the job.
+  if (!Mutant(kMutantFirstDeadlineIsJobs)) job.meta.deadline = Deadline::Infinite();
   job.cancel = std::make_shared<CancelFlag>();
   if (stopped_everything_ && kind != JobKind::kDestroy) job.cancel->Cancel();
   active.stoppable = meta.ticket != 0 || kind == JobKind::kOpen;
@@ -680,6 +694,7 @@ JobSpec Engine::NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) {
 void Engine::StartJob(JobSpec job, uint64_t rests_on) {
   ++jobs_running_;
   ++stats_.jobs_started;
+  if (Mutant(kMutantJobBeforeCommit)) rests_on = kNothingPending;
   if (rests_on == kNeverDurable) {
     auto result = std::make_unique<JobResult>();
     result->status = Unavailable("the store is read-only: {}", ToString(store_error_));
@@ -699,7 +714,7 @@ void Engine::QueueInitializeJob(uint32_t index, const TaskMeta& meta) {
 }
 
 void Engine::StartBacklog() {
-  while (!backlog_.empty() && jobs_running_ < options_.jobs_running_max) {
+  while (!backlog_.empty() && (jobs_running_ < options_.jobs_running_max || Mutant(kMutantJobsUnlimited))) {
     const Waiting next = backlog_.front();
     backlog_.pop_front();
     if (!shards_.Lives(next.slot, next.incarnation)) continue;
@@ -723,7 +738,7 @@ void Engine::StartBacklog() {
       ordinals_reserved_ = std::min<uint64_t>(uint64_t{ordinal} + kOrdinalsReserved, UINT32_MAX);
       std::string value;
       Append32(value, ordinals_reserved_);
-      batch_.Put(KvTable::kMeta, kMetaNextOrdinal, std::move(value));
+      if (!Mutant(kMutantOrdinalsNotReserved)) batch_.Put(KvTable::kMeta, kMetaNextOrdinal, std::move(value));
       gathering_.ordinals_reserved = ordinals_reserved_;
     }
     uint64_t rests_on = active.pending;
@@ -743,7 +758,7 @@ void Engine::StartOpen(uint32_t index, const TaskMeta& meta) {
   Slot& slot = shards_[index];
   if (slot.state != ShardState::kAvailable && slot.state != ShardState::kServing) return;
   ActiveShard* active = ActiveOf(slot);
-  if (active == nullptr || active->cancel != nullptr) return;  // one runs
+  if (active == nullptr || (active->cancel != nullptr && !Mutant(kMutantSecondOpen))) return;  // one runs
   const bool wanted = std::any_of(active->waiters.begin(), active->waiters.end(),
                                   [](const Waiter& w) { return w.op == ShardOp::kAcquire && !w.stopping; });
   if (!wanted) return;
@@ -758,7 +773,8 @@ void Engine::StartCollect(uint32_t index, const TaskMeta& meta) {
 
 void Engine::StartDestroy(uint32_t index, const TaskMeta& meta) {
   ActiveShard& active = Activate(index);
-  if (active.jobs_running != 0 || active.destroy_running) return;  // the last of them asks again
+  if (active.jobs_running != 0 && !Mutant(kMutantDestroyIgnoresJobs)) return;  // the last of them asks again
+  if (active.destroy_running) return;
   if (active.open != nullptr) SetOpen(active, nullptr);
   active.destroy_running = true;
   StartJob(NewJob(index, JobKind::kDestroy, meta), active.pending);
@@ -790,13 +806,15 @@ void Engine::Stop(TicketId ticket, absl::Status reason) {
   const auto others = std::count_if(active.waiters.begin(), active.waiters.end(),
                                     [](const Waiter& w) { return !w.stopping; });
   const bool cancellable =
-      slot.state != ShardState::kDestroying && active.cancel != nullptr && active.stoppable;
-  if (others == 1 && cancellable) {
+      slot.state != ShardState::kDestroying && active.cancel != nullptr && active.stoppable &&
+      !Mutant(kMutantStopLeavesJob);
+  if ((others == 1 || Mutant(kMutantStopEndsJobOfOthers)) && cancellable) {
     // The last who wanted it: the job ends, and he is answered when it has.
     active.cancel->Cancel();
     waiter->stopping = true;
     waiter->stop_reason = std::move(reason);
-    return;
+    if (!Mutant(kMutantStoppedAtOnce)) return;
+    reason = waiter->stop_reason;
   }
   ShardResult result;
   result.key = ShardKey(slot.key());
@@ -809,7 +827,7 @@ void Engine::Stop(TicketId ticket, absl::Status reason) {
 }
 
 void Engine::FireTimers() {
-  if (timers_.empty()) return;
+  if (timers_.empty() || Mutant(kMutantDeadlinesIgnored)) return;
   if (timers_.size() > 2 * parked_.size() + kTimersAnsweredMax) {  // most belong to requests that were answered in time
     std::vector<Timer> parked;
     for (; !timers_.empty(); timers_.pop()) {
@@ -856,7 +874,8 @@ void Engine::StopEverything() {
 
 bool Engine::Finished() const {
   return closing_ && internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
-         jobs_running_ == 0 && !committing_ && batch_.empty() && parked_.empty() && answers_out_.empty() &&
+         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() &&
+         parked_.empty() && answers_out_.empty() &&
          seams_.queues->Empty();
 }
 
@@ -875,6 +894,7 @@ Engine::Gate* Engine::GateFor(uint64_t rests_on) {
 
 void Engine::SendAnswer(Channel<ShardResult>::Slot reply, ShardResult result, uint64_t rests_on) {
   if (reply.empty()) return;
+  if (Mutant(kMutantAckBeforeCommit)) rests_on = kNothingPending;
   if (rests_on == kNeverDurable) {
     result.status = Unavailable("the store is read-only: {}", ToString(store_error_));
     result.accessor = Accessor();
@@ -903,7 +923,7 @@ void Engine::SendBatch(bool idle) {
 void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
   DAGSTORE_CHECK(committing_ && sequence + 1 == batch_sequence_);
   committing_ = false;
-  if (status.ok()) {
+  if (status.ok() || Mutant(kMutantCommitErrorIgnored)) {
     durable_ = sequence;
     if (in_flight_.answers.size() > 1) {  // nobody waits for a lone caller
       gather_target_ = gathering_.changes + in_flight_.answers.size();
@@ -935,7 +955,7 @@ void Engine::Open(Gate gate) {
     if (publication.old_ordinal != 0) {
       seams_.directory->Clear(publication.old_ordinal);
       // The slot lives: to be erased it needs a job that rests on this batch.
-      Discard(shards_[publication.slot].key(), publication.old_ordinal);
+      if (!Mutant(kMutantOldIndexKept)) Discard(shards_[publication.slot].key(), publication.old_ordinal);
     }
     if (shards_.Lives(publication.slot, publication.incarnation) &&
         shards_[publication.slot].ordinal == publication.ordinal &&

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutant.h"
 #include "base/mutex.h"
 
 namespace dagstore {
@@ -54,7 +55,7 @@ class EventLog {
     void Push(const Event& event) {
       {
         MutexLock lock(mu_);
-        if (events_.size() == capacity_) {
+        if (events_.size() == capacity_ && !Mutant(kMutantSlowReaderKeepsAll)) {
           events_.pop_front();
           ++dropped_;
         }
@@ -79,7 +80,7 @@ class EventLog {
       MutexLock lock(mu_);
       ++published_;
       if (kept_max_ != 0) {
-        if (kept_.size() == kept_max_) kept_.pop_front();
+        if (kept_.size() == kept_max_ && !Mutant(kMutantFailuresKept)) kept_.pop_front();
         kept_.push_back(event);
       }
       std::erase_if(subscribers_, [](const auto& weak) { return weak.expired(); });

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <list>
 
+#include "base/mutant.h"
 #include "base/mutex.h"
 
 namespace dagstore {
@@ -199,6 +200,7 @@ absl::Status IndexedBlockstore::Get(const CidView& cid, Block& block) const {
       (*accessor)->ReportDamage(status, index_damaged ? Damage::kIndex : Damage::kBlock);
       if (index_damaged) cache_->Forget(candidate.ordinal);
       cache_->MarkLiar(candidate.ordinal);
+      if (Mutant(kMutantLiarStopsReading)) return error;
     }
   }
   RETURN_IF_ERROR(error);

@@ -4,6 +4,7 @@
 #include <exception>
 #include <thread>
 
+#include "base/mutant.h"
 #include "index/manifests.h"
 #include "index/roots.h"
 
@@ -99,10 +100,11 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
   const bool outdated = stat.exists && stat.validator != record.validator;
   const bool suspect =
       record.state == ShardState::kErrored && record.error_code == static_cast<int>(absl::StatusCode::kDataLoss);
-  if (record.copy.has_value() && (expect_same || !(suspect || (outdated && record.copy->owned)))) {
+  if (record.copy.has_value() && (expect_same || !(suspect || (outdated && record.copy->owned)) ||
+                                   Mutant(kMutantOldCopyTrusted))) {
     spec.existing = ToInfo(*record.copy, record.validator);
   }
-  if (expect_same) {
+  if (expect_same && !Mutant(kMutantSourceMayChange)) {
     spec.expected_size = record.source_size;
     // A local file that was moved or restored keeps its bytes but not its inode and times: it is then checked block by
     // block. A remote validator names the bytes.
@@ -124,11 +126,12 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
 
   IndexBuildOptions build;
   build.car = options_.car;
-  build.verify = record.verify;
+  build.verify = record.verify && !Mutant(kMutantIndexedUnverified);
   build.memory_bytes_max = options_.index_memory_bytes_max;
   absl::StatusOr<StoredIndex> stored =
       seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
         if (!options_.indexer) return BuildIndex(*source.reader, build, output, work);
+        if (Mutant(kMutantIndexerThrows)) return options_.indexer(*source.reader, build, output, work);
         try {
           return options_.indexer(*source.reader, build, output, work);
         } catch (const std::exception& error) {
@@ -138,7 +141,7 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
         }
       });
   if (!stored.ok()) {
-    if (source.local.has_value() && source.local->owned &&
+    if (source.local.has_value() && source.local->owned && !Mutant(kMutantUselessCopyKept) &&
         !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
       (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the copy is of no use; the cause is what matters
     }
@@ -150,7 +153,9 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   // An index replaced by this one leaves no roots behind; if it cannot be read, its ordinal is dead all the same.
   if (job.old_ordinal != 0) {
     auto old = seams_.indexes->Open(job.old_ordinal, record.index_bytes, record.index_checksum);
-    if (old.ok()) RETURN_IF_ERROR(AppendRootsRemoval(result.batch, job.old_ordinal, (*old)->roots()));
+    if (old.ok() && !Mutant(kMutantOldRootsKept)) {
+      RETURN_IF_ERROR(AppendRootsRemoval(result.batch, job.old_ordinal, (*old)->roots()));
+    }
   }
   RETURN_IF_ERROR(AppendRoots(result.batch, job.ordinal, stored->index->roots()));
   seams_.indexes->AppendTo(result.batch, *stored);
@@ -187,6 +192,7 @@ absl::Status JobExecutor::AddToTopIndex(Ordinal ordinal, const ShardIndex& index
   part.reserve(std::min<uint64_t>(index.summary().entries, kFingerprintsPerAdd));
   RETURN_IF_ERROR(index.ForEach([&](const IndexEntry& entry) {
     if (entry.hash.code == kIdentity) return true;  // answered from the CID, and anyone can make them
+    if (Mutant(kMutantNotInTopIndex)) return true;
     part.push_back(FingerprintOf(seams_.fingerprint_secret, entry.hash));
     return part.size() < kFingerprintsPerAdd || flush();
   }));
@@ -237,7 +243,8 @@ absl::Status JobExecutor::Collect(const JobSpec& job, JobResult& result) {
   if (!record.copy.has_value() || seams_.upgrader == nullptr)
     return NotFound("shard \"{}\" has no local copy", job.key.Printable());
   // The file first: a record that names a copy which is gone is healed by the next open, a file nobody names is not.
-  RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator)));
+  if (!Mutant(kMutantCollectedByRecordOnly))
+    RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator)));
   record.copy.reset();
   result.record = std::move(record);
   return absl::OkStatus();
@@ -249,15 +256,19 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
   RETURN_IF_ERROR(record.status());
   if (record->ordinal != 0) {
     auto index = seams_.indexes->Open(record->ordinal, record->index_bytes, record->index_checksum);
-    if (index.ok()) RETURN_IF_ERROR(AppendRootsRemoval(result.batch, record->ordinal, (*index)->roots()));
-    RETURN_IF_ERROR(seams_.indexes->Drop(record->ordinal, result.batch));
+    if (index.ok() && !Mutant(kMutantRootsKept)) {
+      RETURN_IF_ERROR(AppendRootsRemoval(result.batch, record->ordinal, (*index)->roots()));
+    }
+    if (!Mutant(kMutantIndexKept)) RETURN_IF_ERROR(seams_.indexes->Drop(record->ordinal, result.batch));
   }
+  if (Mutant(kMutantCopyKept)) return Manifests(*seams_.kv).DropShard(result.batch, job.key.bytes());
   if (record->copy.has_value() && seams_.upgrader != nullptr) {
     RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record->copy, record->validator)));
   }
   if (record->ordinal != 0 && seams_.upgrader != nullptr) {  // one that was made while the destroy came
     RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, CopyOf(job.key, record->ordinal)));
   }
+  if (Mutant(kMutantManifestsKept)) return absl::OkStatus();
   return Manifests(*seams_.kv).DropShard(result.batch, job.key.bytes());
 }
 
@@ -266,7 +277,7 @@ absl::Status JobExecutor::Discard(const JobSpec& job) {
   KvBatch batch;
   RETURN_IF_ERROR(seams_.indexes->Drop(job.ordinal, batch));
   RETURN_IF_ERROR(seams_.kv->Commit(batch, /*sync=*/false));
-  if (seams_.upgrader == nullptr) return absl::OkStatus();
+  if (seams_.upgrader == nullptr || Mutant(kMutantUselessCopyKept)) return absl::OkStatus();
   const TransientInfo copy = CopyOf(job.key, job.ordinal);
   const absl::StatusOr<ShardRecord> record = ReadRecord(job.key);
   if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();

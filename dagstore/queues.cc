@@ -1,12 +1,14 @@
 #include "dagstore/queues.h"
 
+#include "base/mutant.h"
+
 namespace dagstore {
 
 absl::Status TaskQueues::PushRequest(Request request, bool* woke) {
   {
     MutexLock lock(mu_);
-    if (door_closed_) return FailedPrecondition("the store is closed");
-    if (requests_.size() >= requests_max_) {
+    if (door_closed_ && !Mutant(kMutantDoorStaysOpen)) return FailedPrecondition("the store is closed");
+    if (requests_.size() >= requests_max_ && !Mutant(kMutantRequestsUnbounded)) {
       return ResourceExhausted("{} requests are waiting already", requests_max_);
     }
     requests_.push_back(std::move(request));
@@ -106,6 +108,7 @@ void TaskQueues::CloseDoor(Request last) {
     MutexLock lock(mu_);
     door_closed_ = true;
     if (shut_) return;
+    if (Mutant(kMutantCloseDropsQueue)) requests_.clear();
     requests_.push_back(std::move(last));
     has_work_.store(true, std::memory_order_release);
   }

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "base/mutex.h"
 #include "base/mutex.h"
 
@@ -197,6 +198,7 @@ class DiskIndexStore final : public IndexStore {
       doomed_.push_back(std::move(closed));
     }
     batch.Delete(KvTable::kIndexes, IndexKey(ordinal));
+    if (Mutant(kMutantTrashNamesIndexes)) return absl::OkStatus();
     const absl::Status moved = MoveToTrash(FileName(ordinal));
     if (absl::IsNotFound(moved)) return absl::OkStatus();
     RETURN_IF_ERROR(moved);
@@ -243,9 +245,11 @@ class DiskIndexStore final : public IndexStore {
     Ordinal first_written;
     {
       const MutexLock lock(mutex_);
-      first_written = first_written_;
+      first_written = Mutant(kMutantSweepTakesNewest) ? std::numeric_limits<Ordinal>::max() : first_written_;
     }
-    const auto is_dead = [&](Ordinal ordinal) { return ordinal < first_written && !is_live(ordinal); };
+    const auto is_dead = [&](Ordinal ordinal) {
+      return ordinal < first_written && (!is_live(ordinal) || Mutant(kMutantSweepTakesLiving));
+    };
 
     IndexSweep sweep;
     const std::unique_ptr<KvCursor> cursor = kv_.Scan(KvTable::kIndexes);
@@ -260,6 +264,7 @@ class DiskIndexStore final : public IndexStore {
     ASSIGN_OR_RETURN(const std::vector<std::string> names, io_.List(options_.dir));
     for (const std::string& name : names) {
       const std::optional<OwnName> own = ParseName(name);
+      if (!own && Mutant(kMutantSweepTakesStrangers)) RETURN_IF_ERROR(io_.Remove(Path(name)));
       if (!own) continue;
       if (!own->boot_id.empty()) {
         if (own->boot_id == options_.boot_id) continue;
@@ -310,7 +315,7 @@ class DiskIndexStore final : public IndexStore {
   static absl::StatusOr<std::shared_ptr<const ShardIndex>> Checked(
       Ordinal ordinal, absl::StatusOr<std::shared_ptr<const ShardIndex>> index, uint64_t bytes, uint32_t checksum) {
     if (!index.ok()) return Annotate(index.status(), fmt::format("shard index {:08x}", ordinal));
-    if ((*index)->SizeBytes() != bytes || (*index)->Checksum() != checksum)
+    if (((*index)->SizeBytes() != bytes || (*index)->Checksum() != checksum) && !Mutant(kMutantIndexByName))
       return DataLoss("shard index {:08x} is another one: {} bytes with checksum {:08x}, should be {} with {:08x}",
                       ordinal, (*index)->SizeBytes(), (*index)->Checksum(), bytes, checksum);
     return index;

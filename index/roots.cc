@@ -1,5 +1,6 @@
 #include "index/roots.h"
 
+#include "base/mutant.h"
 #include "base/varint.h"
 
 namespace dagstore {
@@ -38,6 +39,7 @@ absl::Status AppendRoots(KvBatch& batch, Ordinal ordinal, std::span<const Cid> r
 
 absl::Status AppendRootsRemoval(KvBatch& batch, Ordinal ordinal, std::span<const Cid> roots) {
   RETURN_IF_ERROR(CheckRoots(roots));
+  if (Mutant(kMutantRootsOfOthers)) return absl::OkStatus();
   for (const Cid& root : roots) batch.Delete(KvTable::kRoots, RootKey(root, ordinal));
   return absl::OkStatus();
 }

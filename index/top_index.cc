@@ -9,6 +9,7 @@
 #include <map>
 
 #include "base/crc32c.h"
+#include "base/mutant.h"
 #include "base/mutex.h"
 #include "base/thread.h"
 #include "base/varint.h"
@@ -364,7 +365,8 @@ absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys,
   const uint64_t changes = awaited_changes_.load();
   const size_t awaited = awaited_count_.load();
   const std::shared_ptr<const State> state = Snapshot();
-  const bool complete = awaited == 0 && awaited_changes_.load() == changes;
+  const bool complete =
+      (awaited == 0 && awaited_changes_.load() == changes) || Mutant(kMutantFindHidesGaps);
   const TopBuffer* buffers[2];
   size_t buffer_count = 0;
   for (const TopBuffer* buffer : {state->active.get(), state->frozen.get()}) {
@@ -580,6 +582,7 @@ absl::Status PackedTopIndex::Install(RunPtr added, const std::vector<RunPtr>& re
       }
     }
     if (flushed != nullptr) sealed = flushed->sealed;
+    if (Mutant(kMutantCoveredTooEarly)) sealed.insert(sealed.end(), active_->sealed.begin(), active_->sealed.end());
   }
   absl::Status status;
   // A merge of runs of which one was taken away as damaged in the meantime.
@@ -748,6 +751,7 @@ absl::Status PackedTopIndex::Merge(const std::vector<RunPtr>& inputs) {
         }
         RETURN_IF_ERROR(cursor.status());
       }
+      if (Mutant(kMutantMergeLosesEntries) && !bucket_entries.empty()) bucket_entries.pop_back();
       SortSmall(bucket_entries.data(), bucket_entries.data() + bucket_entries.size());
       const RunEntry* last = nullptr;
       for (const RunEntry& entry : bucket_entries) {

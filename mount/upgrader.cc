@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/mutant.h"
 
 namespace dagstore {
 namespace {
@@ -158,8 +159,8 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::UseExisting(const Mount& mount
 
   const uint64_t size = (*file)->Size();
   const bool size_recorded = existing.owned || existing.size != 0;
-  if (size_recorded && size != existing.size) return std::nullopt;
-  if (spec.expected_size && size != *spec.expected_size) return std::nullopt;
+  if (size_recorded && size != existing.size && !Mutant(kMutantCopyOfAnySize)) return std::nullopt;
+  if (spec.expected_size && size != *spec.expected_size && !Mutant(kMutantCopyOfAnySize)) return std::nullopt;
   if (!size_recorded && !spec.expected_size) {
     // A source that cannot be asked now is what local copies are for.
     const absl::StatusOr<MountStat> stat = mount.Stat(io, work);
@@ -194,7 +195,7 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
   } else {
     // What cannot be removed now is swept by the next boot.
     file.reset();
-    io.Remove(PathOf(temp)).IgnoreError();
+    if (!Mutant(kMutantTempKept)) io.Remove(PathOf(temp)).IgnoreError();
   }
   return made;
 }
@@ -241,13 +242,13 @@ absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat&
     done += n;
     io.Yield();
   }
-  if (stat.size_known && done != stat.size) {
+  if (stat.size_known && done != stat.size && !Mutant(kMutantShortBodyTaken)) {
     return Unavailable("fetch {}: the source sent {} of its {} bytes", mount.url().Redacted(), done,
                        stat.size);
   }
   if (!stat.validator.empty()) {
     ASSIGN_OR_RETURN(const MountStat after, mount.Stat(io, work));
-    if (after.validator != stat.validator) {
+    if (after.validator != stat.validator && !Mutant(kMutantChangeUnnoticed)) {
       return Unavailable("fetch {}: the source changed while it was copied",
                          mount.url().Redacted());
     }
@@ -259,14 +260,16 @@ absl::StatusOr<std::unique_ptr<RandomReader>> Upgrader::Publish(std::unique_ptr<
                                                                 const std::string& temp,
                                                                 const std::string& name,
                                                                 uint64_t size, Io& io) const {
-  RETURN_IF_ERROR(file->Sync());
+  if (!Mutant(kMutantCopyUnsynced)) RETURN_IF_ERROR(file->Sync());
   RETURN_IF_ERROR(file->Close());
   // Opened before the rename: whatever happens to the name, these are the bytes that were written.
   ASSIGN_OR_RETURN(std::unique_ptr<RandomFile> reader, io.Open(PathOf(temp), Follow::kNever));
   if (reader->Size() != size) {
     return DataLoss("{} holds {} bytes where {} were written", PathOf(temp), reader->Size(), size);
   }
-  RETURN_IF_ERROR(io.Rename(PathOf(temp), PathOf(name)));
+  const absl::Status renamed = io.Rename(PathOf(temp), PathOf(name));
+  if (!renamed.ok() && !Mutant(kMutantRenameIgnored)) return renamed;
+  if (Mutant(kMutantCopyDirUnsynced)) return reader;
   if (absl::Status synced = io.SyncDir(options_.folder); !synced.ok()) {
     io.Remove(PathOf(name)).IgnoreError();
     return synced;
@@ -275,6 +278,7 @@ absl::StatusOr<std::unique_ptr<RandomReader>> Upgrader::Publish(std::unique_ptr<
 }
 
 absl::Status Upgrader::Delete(Io& io, const TransientInfo& transient) {
+  if (!transient.owned && Mutant(kMutantUsersFileDeleted)) return io.Remove(transient.path);
   if (!transient.owned) return absl::OkStatus();
   if (!IsCopyName(transient.path))
     return InvalidArgument("delete a transient: its name is not one of ours");
@@ -290,7 +294,7 @@ absl::StatusOr<size_t> Upgrader::SweepTemps(Io& io) {
   size_t swept = 0;
   for (const std::string& name : names) {
     std::string_view boot_id;
-    if (!IsTempName(name, boot_id) || boot_id == options_.boot_id) continue;
+    if (!IsTempName(name, boot_id) || (boot_id == options_.boot_id && !Mutant(kMutantTempsOfLiving))) continue;
     const absl::StatusOr<FileStat> stat = io.Stat(PathOf(name), Follow::kNever);
     if (!stat.ok() || !stat->is_regular) continue;
     RETURN_IF_ERROR(io.Remove(PathOf(name)));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/mutant.h"
+
 namespace dagstore {
 namespace {
 
@@ -53,7 +55,8 @@ void AppendEscaped(std::string& out, char c) {
 
 void AppendEncoded(std::string& out, std::string_view bytes, std::string_view also_plain) {
   for (char c : bytes) {
-    if (IsUnreserved(c) || also_plain.find(c) != std::string_view::npos) {
+    const bool plain = IsUnreserved(c) || (Mutant(kMutantUrlSlashes) && (c == '/' || c == '%'));
+    if (plain || also_plain.find(c) != std::string_view::npos) {
       out.push_back(c);
     } else {
       AppendEscaped(out, c);
@@ -233,6 +236,7 @@ std::string Url::Encoded() const {
 }
 
 std::string Url::Redacted() const {
+  if (Mutant(kMutantSecretsPrinted)) return Encoded();
   std::string out = scheme + ':';
   if (has_authority) {
     out += "//";

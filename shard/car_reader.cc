@@ -5,6 +5,7 @@
 
 #include "base/cbor.h"
 #include "base/check.h"
+#include "base/mutant.h"
 
 namespace dagstore {
 namespace {
@@ -150,7 +151,7 @@ absl::Status ReadPayloadHeader(const RandomReader& source, const CarOptions& opt
     return DataLoss("CAR header length at file byte {}: {}", start, Message(VarintStatus(error)));
   }
   if (length.value == 0) return DataLoss("CAR header length at file byte {} is zero", start);
-  if (length.value > options.header_bytes_max) {
+  if (length.value > options.header_bytes_max && !Mutant(kMutantHeaderUnlimited)) {
     return DataLoss("CAR header at file byte {} has {} bytes, more than {}", start, length.value,
                     options.header_bytes_max);
   }
@@ -242,7 +243,7 @@ inline Head ParseHead(Span bytes, uint64_t bytes_after, const CarOptions& option
   }
   if (length.value == 0) return Head::kZero;
   if (length.value > bytes_after - length.size) return Head::kTruncated;
-  if (length.value > options.section_bytes_max) return Head::kTooLarge;
+  if (length.value > options.section_bytes_max && !Mutant(kMutantSectionUnlimited)) return Head::kTooLarge;
   const Span rest = bytes.subspan(length.size);
   const Span body = rest.first(std::min<uint64_t>(rest.size(), length.value));
   section.cid = UsualCid(body);
@@ -384,7 +385,7 @@ class Reader final : public CarReader {
       } else if (head == Head::kShort) {
         // A second time around, `read` bytes are there and were too few.
         RETURN_IF_ERROR(Fill(view.size() < read ? read : kSectionHeadBytesMax));
-      } else if (head == Head::kZero && options_.zero_length_as_end) {
+      } else if (head == Head::kZero && options_.zero_length_as_end && !Mutant(kMutantPaddingIsDamage)) {
         ended_ = true;
         return false;
       } else {

@@ -2,6 +2,7 @@
 
 #include "base/hashing.h"
 #include "base/multibase.h"
+#include "base/mutant.h"
 
 namespace dagstore {
 
@@ -33,6 +34,7 @@ absl::Status ShardKey::Check() const {
 }
 
 std::string ShardKey::FileStem() const {
+  if (Mutant(kMutantStemIsKey)) return bytes_;
   uint8_t digest[32];
   Sha256(AsSpan(bytes_), digest);
   return EncodeBase(Base::kBase32, Span(digest, 20));

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "base/status.h"
 
 namespace dagstore {
@@ -228,11 +229,63 @@ constexpr std::pair<uint32_t, std::string_view> kEffectNames[] = {
     {kHide, "Hide"},
 };
 
+// Rows that mutants put in place of the table's (base/mutant.h). Null in every other build.
+// clang-format off
+const Row* MutantRow([[maybe_unused]] ShardState state, [[maybe_unused]] Op op, [[maybe_unused]] const Facts& facts) {
+  if (Mutant(kMutantErroredHeals) && state == kErrored && op == Op::kRelease && facts.refs == 1) {
+    static constexpr Row row = Step(kErrored, Op::kRelease, If::kAlways, kAvailable, kUnref);
+    return &row;
+  }
+  if (Mutant(kMutantReleaseIgnored) && state == kRecovering && op == Op::kRelease) {
+    static constexpr Row row = Ignore(kRecovering, Op::kRelease);
+    return &row;
+  }
+  if (Mutant(kMutantCollectInUse) && state == kServing && op == Op::kCollect && facts.has_copy) {
+    static constexpr Row row = Step(kServing, Op::kCollect, If::kAlways, kServing, kPark | kStartCollect);
+    return &row;
+  }
+  if (Mutant(kMutantAcquireWhileDestroying) && state == kDestroying && op == Op::kAcquire) {
+    static constexpr Row row = Step(kDestroying, Op::kAcquire, If::kAlways, kDestroying, kPark);
+    return &row;
+  }
+  if (Mutant(kMutantErrorSticks) && state == kErrored && op == Op::kRecover) {
+    static constexpr Row row = Refuse(kErrored, Op::kRecover);
+    return &row;
+  }
+  if (Mutant(kMutantSecondRecovery) && state == kRecovering && op == Op::kRecover) {
+    static constexpr Row row = Step(kRecovering, Op::kRecover, If::kAlways, kRecovering, kPark | kStartInitialize);
+    return &row;
+  }
+  if (Mutant(kMutantRegisterOverErrored) && state == kErrored && op == Op::kRegister) {
+    static constexpr Row row = Step(kErrored, Op::kRegister, If::kAlways, kNew, kPersist | kReply);
+    return &row;
+  }
+  if (Mutant(kMutantDestroyInUse) && state == kServing && op == Op::kDestroy) {
+    static constexpr Row row = Step(kServing, Op::kDestroy, If::kAlways, kDestroying, kPersistDestroying | kHide | kFailParked | kPark | kCancelJobs | kStartDestroy);
+    return &row;
+  }
+  if (Mutant(kMutantIndexDamageIsFinal) && state == kAvailable && op == Op::kFail && facts.index_damaged) {
+    static constexpr Row row = Step(kAvailable, Op::kFail, If::kAlways, kErrored, kPersist | kFailParked | kNotify | kCancelJobs);
+    return &row;
+  }
+  if (Mutant(kMutantDestroyTwiceUnanswered) && state == kDestroying && op == Op::kDestroy && !facts.fresh) {
+    static constexpr Row row = Ignore(kDestroying, Op::kDestroy);
+    return &row;
+  }
+  if (Mutant(kMutantRecoverForgetsRefs) && state == kRecovering && op == Op::kMakeAvailable && facts.refs != 0) {
+    static constexpr Row row = Step(kRecovering, Op::kMakeAvailable, If::kAlways, kAvailable, kPersist | kReplyParked | kStartOpen);
+    return &row;
+  }
+  return nullptr;
+}
+// clang-format on
+
 }  // namespace
 
 std::span<const Row> TransitionTable() { return kTable; }
 
 const Row& Decide(ShardState state, ShardOp op, const Facts& facts) {
+  if (const Row* row = MutantRow(state, op, facts)) return *row;
   const CellRows& cell = kCells[Cell(state, op)];
   for (size_t i = cell.first; i + 1 < static_cast<size_t>(cell.first) + cell.count; ++i) {
     if (Holds(kTable[i].guard, facts)) return kTable[i];
@@ -241,6 +294,7 @@ const Row& Decide(ShardState state, ShardOp op, const Facts& facts) {
 }
 
 ShardState StateAfterRestart(ShardState stored) {
+  if (Mutant(kMutantRestartStuck) && stored == ShardState::kErrored) return ShardState::kRecovering;
   switch (stored) {
     case ShardState::kInitializing: return ShardState::kNew;        // its job died with the process
     case ShardState::kServing: return ShardState::kAvailable;       // its readers too

@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets with clang, libFuzzer, ASan and UBSan, and runs them one after the other.
-#   tools/fuzz.sh [--seconds N] [TARGET...]     N seconds each (default 60); without TARGET all of them
+#   tools/fuzz.sh [--seconds N] [--no-build] [TARGET...]     N seconds each (default 60); without TARGET all of them
 # Prints a line for each: seconds, executions, features reached. Exits 1 if one found something: the input is then in
 # build-fuzz/findings/, and belongs into tests/fuzz/found/TARGET/ together with the mend.
 # What it learns stays in build-fuzz/corpus/TARGET/ for the next run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=60
+build=true
 targets=()
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --seconds) seconds=$2; shift 2 ;;
-    -*) echo "usage: tools/fuzz.sh [--seconds N] [TARGET...]" >&2; exit 2 ;;
+    --no-build) build=false; shift ;;
+    -*) echo "usage: tools/fuzz.sh [--seconds N] [--no-build] [TARGET...]" >&2; exit 2 ;;
     *) targets+=("$1"); shift ;;
   esac
 done
-TARGETS=fuzz_targets tools/build.sh build-fuzz -DDAGSTORE_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++
+if $build; then
+  TARGETS=fuzz_targets tools/build.sh build-fuzz -DDAGSTORE_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++
+fi
 if [[ ${#targets[@]} -eq 0 ]]; then
   for seeds in build-fuzz/tests/fuzz/fuzz_*.seeds; do
     name=$(basename "$seeds" .seeds)

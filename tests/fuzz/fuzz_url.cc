@@ -15,7 +15,7 @@ constexpr char kSecret[] = "zq7-canary-7qz";
 void CheckRedacted(const Url& url) {
   const std::string printed = url.Redacted();
   DAGSTORE_CHECK(printed.size() <= kRedactedBytesMax + 3);
-  DAGSTORE_CHECK(std::all_of(printed.begin(), printed.end(), [](char c) { return c > 0x20 && c < 0x7f; }));
+  DAGSTORE_CHECK(std::all_of(printed.begin(), printed.end(), [](char c) { return c >= 0x20 && c < 0x7f; }));
   DAGSTORE_CHECK(printed.find(kSecret) == printed.npos);
 }
 

@@ -305,7 +305,7 @@ const std::vector<Seam>& Seams() {
       {"random_device",
        {{"base/task_meta.cc", "span ids, which nothing depends on"},
         {"dagstore/repository.cc", "the identity and the secret of a new repository, the name of this boot"}}},
-      {"getenv(", {}},
+      {"getenv(", {{"base/mutant.cc", "which defect to put in, in a build for that"}}},
       {"absl::Mutex", {}},      // base/mutex.h: ThreadSanitizer does not see into abseil's
       {"absl::MutexLock", {}},
       {"absl::CondVar", {}},
@@ -476,6 +476,35 @@ Complaints OptionsWithoutWords(const Tree& tree) {
   return found;
 }
 
+// ---- Mutants ----
+
+// What base/mutant_list.h lists is put in somewhere, and what is put in is listed; a number is used in one file.
+Complaints MutantsAgainstTheList(const Tree& tree) {
+  static const std::set<std::string> kFolders = {"base", "shard", "mount",    "index",
+                                                 "dag",  "net",   "dagstore", "gateway"};
+  static constexpr std::string_view kCall = "Mutant(kMutant";
+  Complaints found;
+  const auto list = tree.find("base/mutant_list.h");
+  if (list == tree.end()) return found;
+  std::map<std::string, std::set<std::string>> used;  // name -> files
+  for (const auto& [path, text] : tree) {
+    if (!IsCpp(path) || !kFolders.contains(FolderOf(path)) || path.starts_with("base/mutant")) continue;
+    const std::string code = CodeOnly(text);
+    for (size_t at = code.find(kCall); at != code.npos; at = code.find(kCall, at + 1)) {
+      const size_t begin = at + kCall.size();
+      used[code.substr(begin, code.find(')', begin) - begin)].insert(path);
+    }
+  }
+  for (const std::string_view line : LinesOf(list->second)) {
+    const size_t end = line.find(',');
+    if (!line.starts_with("  X(") || end == line.npos || !std::isalpha(static_cast<unsigned char>(line[4]))) continue;
+    const std::string name(line.substr(4, end - 4));
+    if (used.erase(name) == 0) found.push_back("base/mutant_list.h: " + name + " is nowhere put in");
+  }
+  for (const auto& [name, files] : used) found.push_back(fmt::format("{}: {} is not listed", *files.begin(), name));
+  return found;
+}
+
 // ---- Test data ----
 
 // Each folder of tests/data has a section of README.md that says where it comes from, and each section a folder.
@@ -596,6 +625,13 @@ const std::vector<Rule>& Rules() {
         {"shard/car_reader.h", "struct CarOptions {\n  bool e = true;\n  bool f = true;\n};\n"},
         {"docs/operations.md", "| `a_max` | `car.e` |\n"}},
        {"docs/operations.md: nothing of c", "docs/operations.md: nothing of car.f"}},
+      {"mutants are listed and put in",
+       MutantsAgainstTheList,
+       {{"base/mutant_list.h", "// L.\n  X(A, 1, 0, \"x\", \"y\") \\\n  X(B, 2, 0, \"x\", \"y\")\n  X(4, \"why\")\n"},
+        {"base/mutant.h", "// M.\nbool Mutant(kMutantId);\n"},
+        {"shard/s.cc", "if (Mutant(kMutantA)) f();  // Mutant(kMutantB)\nif (g && Mutant(kMutantC)) f();\n"},
+        {"tests/t.cc", "CHECK(Mutant(kMutantD));\n"}},
+       {"base/mutant_list.h: B", "shard/s.cc: C"}},
       {"test data have an origin and a licence",
        DataOfUnknownOrigin,
        {{"tests/data/README.md", "# Data\n## a/\n- x, licence MIT\n## b/\n- y\n## c/\n- z, licence MIT\n"},

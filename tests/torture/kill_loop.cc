@@ -607,12 +607,14 @@ class Loop {
     }
     if (!unknown.empty()) return Fail(*unknown.begin() + " is there and was never registered");
     if (!CheckLookups(store, holders)) return false;
-    return CheckSound(store) && CheckFiles(store, copies, indexes) && Close(store);
-  }
-
-  bool Close(DagStore& store) {
-    const absl::Status status = store.Close();
-    return status.ok() || Fail("close: " + ToString(status));
+    if (!CheckSound(store) || !CheckFiles(store, copies, indexes)) return false;
+    if (const absl::Status status = store.Close(); !status.ok()) return Fail("close: " + ToString(status));
+    opened->reset();  // nobody writes any more
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(repository_)) {
+      const std::string name = entry.path().filename().string();
+      if (name.ends_with(".tmp") || name.ends_with(".runs")) return Fail(name + " was left behind");
+    }
+    return true;
   }
 
   bool CheckServes(DagStore& store, const std::string& name, int car) {
@@ -665,12 +667,7 @@ class Loop {
     uint64_t files = 0;
     for (const fs::directory_entry& entry : fs::directory_iterator(repository_ + "/transients"))
       files += entry.is_regular_file();
-    if (files != copies) return Fail(fmt::format("{} files in transients/, records name {}", files, copies));
-    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(repository_)) {
-      const std::string name = entry.path().filename().string();
-      if (name.ends_with(".tmp") || name.ends_with(".runs")) return Fail(name + " was left behind");
-    }
-    return true;
+    return files == copies || Fail(fmt::format("{} files in transients/, records name {}", files, copies));
   }
 
   const std::string dir_;
