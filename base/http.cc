@@ -17,7 +17,8 @@ std::string Lower(std::string_view text) {
   return out;
 }
 
-uint16_t DefaultPort(std::string_view scheme) { return scheme == "https" ? 443 : 80; }
+// 0 for schemes whose port is always written.
+uint16_t DefaultPort(std::string_view scheme) { return scheme == "https" ? 443 : scheme == "http" ? 80 : 0; }
 
 bool IsName(std::string_view host) {
   return !host.empty() && host.size() <= 253 && host.front() != '.' && host.front() != '-' &&

@@ -1,4 +1,4 @@
-// The client on libcurl: the only file that includes it.
+// The HTTP and the FTP client on libcurl: the only file that includes it.
 //
 // A transfer is driven by the worker that wants it: it holds a multi handle of its own while it lasts, and gives it,
 // with the connection inside, to the idle list when the body has ended. So there is no thread of the client's, no byte
@@ -14,6 +14,7 @@
 #include <list>
 
 #include "base/check.h"
+#include "base/ftp.h"
 #include "base/http.h"
 #include "base/mutex.h"
 
@@ -132,56 +133,63 @@ absl::Status TransferError(CURLcode code, const std::string& what, const char* d
 class Transfer {
  public:
   Transfer(std::shared_ptr<Shared> shared, HttpUrl url, const WorkContext& work)
-      : shared_(std::move(shared)), url_(std::move(url)), work_(work) {}
+      : shared_(std::move(shared)), url_(std::move(url)), origin_(url_.Origin()), work_(work) {}
   Transfer(const Transfer&) = delete;
   ~Transfer() { Detach(false); }
 
   // Returns when the header is there.
   absl::Status Start(const HttpRequest& request, bool with_private_headers,
                      const std::vector<IpAddress>& addresses) {
-    easy_.reset(curl_easy_init());
-    if (easy_ == nullptr) return ResourceExhausted("{}: no memory for a transfer", What());
     method_ = request.method;
-    const HttpClientOptions& options = shared_->options;
+    RETURN_IF_ERROR(SetUp("http,https", url_.Text()));
     CURL* easy = easy_.get();
-    Set(easy, CURLOPT_ERRORBUFFER, error_);
-    Set(easy, CURLOPT_NOSIGNAL, 1L);
-    Set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    Set(easy, CURLOPT_FOLLOWLOCATION, 0L);
-    Set(easy, CURLOPT_PROXY, "");
-    Set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
     Set(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
-    Set(easy, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
     Set(easy, CURLOPT_PATH_AS_IS, 1L);
-    Set(easy, CURLOPT_URL, url_.Text().c_str());
-    Set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(absl::ToInt64Milliseconds(options.connect_timeout)));
-    Set(easy, CURLOPT_BUFFERSIZE, kReadBytes);
-    Set(easy, CURLOPT_MAXAGE_CONN, kIdleSecondsMax);
-    Set(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    Set(easy, CURLOPT_USERAGENT, options.user_agent.c_str());
-    if (!options.ca_file.empty()) Set(easy, CURLOPT_CAINFO, options.ca_file.c_str());
-    Set(easy, CURLOPT_OPENSOCKETFUNCTION, &Transfer::OnSocket);
-    Set(easy, CURLOPT_OPENSOCKETDATA, this);
+    Set(easy, CURLOPT_USERAGENT, shared_->options.user_agent.c_str());
     Set(easy, CURLOPT_HEADERFUNCTION, &Transfer::OnHeader);
     Set(easy, CURLOPT_HEADERDATA, this);
-    Set(easy, CURLOPT_WRITEFUNCTION, &Transfer::OnBody);
-    Set(easy, CURLOPT_WRITEDATA, this);
     RETURN_IF_ERROR(SetRequest(request, with_private_headers));
     RETURN_IF_ERROR(Pin(addresses));
-
-    multi_ = shared_->idle.Take(url_.Origin());
-    if (multi_ == nullptr) multi_.reset(curl_multi_init());
-    if (multi_ == nullptr) return ResourceExhausted("{}: no descriptors for a connection", What());
-    curl_multi_setopt(multi_.get(), CURLMOPT_MAXCONNECTS, 1L);
-    DAGSTORE_CHECK(curl_multi_add_handle(multi_.get(), easy) == CURLM_OK);
-    attached_ = true;
-    const absl::Status status = Drive([this] { return header_done_; });
-    if (!status.ok()) {
-      Detach(false);
-      return status;
-    }
+    RETURN_IF_ERROR(Begin([this] { return header_done_; }));
     if (!header_done_) return DataLoss("{}: the answer has no header", What());
     return absl::OkStatus();
+  }
+
+  // Returns when the first byte is there, or it is known that there is none.
+  absl::Status StartFtp(const FtpRequest& request, bool stat_only, const std::vector<IpAddress>& addresses) {
+    method_ = stat_only ? "stat" : "read";
+    origin_ = fmt::format("{}@{}", request.user, url_.Origin());  // a connection is logged in
+    const bool implicit = request.tls == FtpTls::kImplicit;
+    RETURN_IF_ERROR(SetUp(implicit ? "ftps" : "ftp", url_.Text()));
+    CURL* easy = easy_.get();
+    Set(easy, CURLOPT_USERNAME, request.user.c_str());
+    Set(easy, CURLOPT_PASSWORD, request.password.Reveal().c_str());
+    Set(easy, CURLOPT_USE_SSL, static_cast<long>(request.tls == FtpTls::kNone ? CURLUSESSL_NONE : CURLUSESSL_ALL));
+    // The path is sent whole, and the data connection goes to the address of the control connection, not to one that
+    // the server names.
+    Set(easy, CURLOPT_FTP_FILEMETHOD, static_cast<long>(CURLFTPMETHOD_NOCWD));
+    Set(easy, CURLOPT_FTP_SKIP_PASV_IP, 1L);
+    Set(easy, CURLOPT_FILETIME, 1L);
+    if (stat_only) {
+      Set(easy, CURLOPT_NOBODY, 1L);
+      // libcurl makes HTTP headers of what it learns, and gives them to both.
+      Set(easy, CURLOPT_HEADERFUNCTION, &Transfer::Ignore);
+      Set(easy, CURLOPT_WRITEFUNCTION, &Transfer::Ignore);
+    }
+    Set(easy, CURLOPT_RESUME_FROM_LARGE, static_cast<curl_off_t>(request.offset));
+    RETURN_IF_ERROR(Pin(addresses));
+    return Begin([this] { return !buffer_.empty(); });
+  }
+
+  FtpStat StatOfFile() const {
+    curl_off_t size = -1;
+    curl_off_t mtime = -1;
+    curl_easy_getinfo(easy_.get(), CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &size);
+    curl_easy_getinfo(easy_.get(), CURLINFO_FILETIME_T, &mtime);
+    FtpStat stat;
+    if (size >= 0) stat.size = static_cast<uint64_t>(size);
+    if (mtime >= 0) stat.mtime_seconds = mtime;
+    return stat;
   }
 
   absl::StatusOr<size_t> Next(size_t size, uint8_t* out) {
@@ -211,6 +219,46 @@ class Transfer {
 
  private:
   std::string What() const { return fmt::format("{} {}", method_, url_.Redacted()); }
+
+  // What both protocols have in common.
+  absl::Status SetUp(const char* protocols, const std::string& url) {
+    easy_.reset(curl_easy_init());
+    if (easy_ == nullptr) return ResourceExhausted("{}: no memory for a transfer", What());
+    const HttpClientOptions& options = shared_->options;
+    CURL* easy = easy_.get();
+    Set(easy, CURLOPT_ERRORBUFFER, error_);
+    Set(easy, CURLOPT_NOSIGNAL, 1L);
+    Set(easy, CURLOPT_PROTOCOLS_STR, protocols);
+    Set(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    Set(easy, CURLOPT_PROXY, "");
+    Set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+    Set(easy, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    Set(easy, CURLOPT_URL, url.c_str());
+    Set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(absl::ToInt64Milliseconds(options.connect_timeout)));
+    Set(easy, CURLOPT_BUFFERSIZE, kReadBytes);
+    Set(easy, CURLOPT_MAXAGE_CONN, kIdleSecondsMax);
+    Set(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    if (!options.ca_file.empty()) Set(easy, CURLOPT_CAINFO, options.ca_file.c_str());
+    Set(easy, CURLOPT_OPENSOCKETFUNCTION, &Transfer::OnSocket);
+    Set(easy, CURLOPT_OPENSOCKETDATA, this);
+    Set(easy, CURLOPT_WRITEFUNCTION, &Transfer::OnBody);
+    Set(easy, CURLOPT_WRITEDATA, this);
+    return absl::OkStatus();
+  }
+
+  // On a connection that is there, or a new one.
+  template <typename Enough>
+  absl::Status Begin(Enough enough) {
+    multi_ = shared_->idle.Take(origin_);
+    if (multi_ == nullptr) multi_.reset(curl_multi_init());
+    if (multi_ == nullptr) return ResourceExhausted("{}: no descriptors for a connection", What());
+    curl_multi_setopt(multi_.get(), CURLMOPT_MAXCONNECTS, 1L);
+    DAGSTORE_CHECK(curl_multi_add_handle(multi_.get(), easy_.get()) == CURLM_OK);
+    attached_ = true;
+    absl::Status status = Drive(enough);
+    if (!status.ok()) Detach(false);
+    return status;
+  }
 
   absl::Status SetRequest(const HttpRequest& request, bool with_private_headers) {
     CURL* easy = easy_.get();
@@ -316,7 +364,7 @@ class Transfer {
     attached_ = false;
     curl_multi_remove_handle(multi_.get(), easy_.get());
     if (whole) {
-      shared_->idle.Put(url_.Origin(), std::move(multi_));
+      shared_->idle.Put(origin_, std::move(multi_));
     } else {
       multi_.reset();
     }
@@ -339,6 +387,8 @@ class Transfer {
     (void)one;
     return static_cast<Transfer*>(self)->TakeHeader(std::string_view(data, size)) ? size : 0;
   }
+
+  static size_t Ignore(char*, size_t one, size_t size, void*) { return one * size; }
 
   bool TakeHeader(std::string_view line) {
     progress_ = true;
@@ -385,6 +435,7 @@ class Transfer {
 
   const std::shared_ptr<Shared> shared_;
   const HttpUrl url_;
+  std::string origin_;  // of the connection, in the idle list
   const WorkContext work_;
   std::string method_ = {};
 
@@ -469,9 +520,73 @@ class CurlClient final : public HttpClient {
   const std::shared_ptr<Shared> shared_;
 };
 
-}  // namespace
+class FtpStream final : public ByteStream {
+ public:
+  explicit FtpStream(std::unique_ptr<Transfer> transfer) : transfer_(std::move(transfer)) {}
+  absl::StatusOr<size_t> Next(size_t size, uint8_t* out) override { return transfer_->Next(size, out); }
 
-absl::StatusOr<std::shared_ptr<HttpClient>> NewHttpClient(const HttpClientOptions& options) {
+ private:
+  const std::unique_ptr<Transfer> transfer_;
+};
+
+class CurlFtpClient final : public FtpClient {
+ public:
+  explicit CurlFtpClient(const HttpClientOptions& options) : shared_(std::make_shared<Shared>(options)) {}
+
+  absl::StatusOr<FtpStat> Stat(const FtpRequest& request, const WorkContext& work) override {
+    ASSIGN_OR_RETURN(const std::unique_ptr<Transfer> transfer, Start(request, /*stat_only=*/true, work));
+    uint8_t byte;
+    ASSIGN_OR_RETURN(const size_t n, transfer->Next(1, &byte));  // to its end
+    if (n != 0) return Internal("a question about a file was answered with its bytes");
+    return transfer->StatOfFile();
+  }
+
+  absl::StatusOr<std::unique_ptr<ByteStream>> Open(const FtpRequest& request, const WorkContext& work) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<Transfer> transfer, Start(request, /*stat_only=*/false, work));
+    return std::make_unique<FtpStream>(std::move(transfer));
+  }
+
+  void CloseIdle() override { shared_->idle.Clear(); }
+
+ private:
+  absl::StatusOr<std::unique_ptr<Transfer>> Start(const FtpRequest& request, bool stat_only, const WorkContext& work) {
+    RETURN_IF_ERROR(work.Check());
+    const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+    for (const std::string* text : {&request.path, &request.user, &request.password.Reveal()}) {
+      if (std::any_of(text->begin(), text->end(), is_control)) {
+        return InvalidArgument("FTP to {}: control bytes in the path, the user or the password", request.host);
+      }
+    }
+    HttpUrl url;
+    url.scheme = request.tls == FtpTls::kImplicit ? "ftps" : "ftp";
+    url.host = request.host;
+    url.port = request.port;
+    // Two slashes: from the root of the server.
+    url.target = "/" + (request.path.starts_with('/') ? "%2F" + Escaped(request.path.substr(1)) : Escaped(request.path));
+    ASSIGN_OR_RETURN(const std::vector<IpAddress> addresses,
+                     ResolveChecked(*shared_->options.resolver, *shared_->options.addresses, url.host, work));
+    auto transfer = std::make_unique<Transfer>(shared_, std::move(url), work);
+    RETURN_IF_ERROR(transfer->StartFtp(request, stat_only, addresses));
+    return transfer;
+  }
+
+  static std::string Escaped(std::string_view path) {
+    std::string out;
+    for (const char c : path) {
+      if (c == '/' || c == '.' || c == '-' || c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+          (c >= 'A' && c <= 'Z')) {
+        out += c;
+      } else {
+        out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+      }
+    }
+    return out;
+  }
+
+  const std::shared_ptr<Shared> shared_;
+};
+
+absl::Status CheckOptions(const HttpClientOptions& options) {
   SetUpCurl();
   if (options.addresses == nullptr || options.resolver == nullptr) {
     return InvalidArgument("an HTTP client needs an address policy and a resolver");
@@ -482,7 +597,19 @@ absl::StatusOr<std::shared_ptr<HttpClient>> NewHttpClient(const HttpClientOption
   if (!options.ca_file.empty() && access(options.ca_file.c_str(), R_OK) != 0) {
     return InvalidArgument("the certificates in {} cannot be read", options.ca_file);
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<HttpClient>> NewHttpClient(const HttpClientOptions& options) {
+  RETURN_IF_ERROR(CheckOptions(options));
   return std::make_shared<CurlClient>(options);
+}
+
+absl::StatusOr<std::shared_ptr<FtpClient>> NewFtpClient(const HttpClientOptions& options) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  return std::make_shared<CurlFtpClient>(options);
 }
 
 }  // namespace dagstore

@@ -41,6 +41,25 @@ absl::StatusOr<Url> MountRegistry::Represent(const Mount& mount) const {
   return url;
 }
 
+absl::Status MountRegistry::RegisterLister(const std::string& scheme, MountLister lister) {
+  RETURN_IF_ERROR(Find(scheme).status());
+  if (!listers_.try_emplace(scheme, std::move(lister)).second) {
+    return AlreadyExists("mount scheme '{}' can list already", scheme);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MountRegistry::List(const Url& folder, const WorkContext& work, const MountListed& listed) const {
+  RETURN_IF_ERROR(folder.Validate());
+  RETURN_IF_ERROR(Find(folder.scheme).status());
+  const auto found = listers_.find(folder.scheme);
+  if (found == listers_.end()) return Unimplemented("{}: URLs cannot be listed", folder.scheme);
+  if (!folder.path.empty() && folder.path.back() != '/') {
+    return InvalidArgument("{} is no folder: it does not end with '/'", folder.Redacted());
+  }
+  return found->second(folder, work, listed);
+}
+
 std::vector<std::string> MountRegistry::Schemes() const {
   std::vector<std::string> schemes;
   for (const auto& [scheme, unused] : factories_) schemes.push_back(scheme);

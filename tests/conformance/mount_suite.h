@@ -23,6 +23,8 @@ struct MountUnderTest {
   MountRegistry registry = {};
   // A source with this content, and a mount of it. At most 1 MiB.
   std::function<std::unique_ptr<Mount>(const Bytes& content)> put = {};
+  // Closes what is kept open for the next request. Empty where nothing is.
+  std::function<void()> close_idle = {};
   // Deletes what put() made. Empty where a source cannot vanish.
   std::function<void()> remove = {};
   // Mounts of things that are no files (folder, FIFO). Empty where there are none.
@@ -236,6 +238,7 @@ inline void CheckMount(const MountUnderTest& test) {
   }
 
   // Whichever part ran, all it opened is closed.
+  if (test.close_idle) test.close_idle();
   CHECK_EQ(DescriptorCount(), descriptors);
 }
 

@@ -224,6 +224,7 @@ Complaints LibrariesOutOfPlace(const Tree& tree) {
   static const Confined kConfined[] = {
       {"rocksdb/", {"base/kv_rocks.cc"}},
       {"curl/", {"base/http_curl.cc"}},
+      {"nfsc/", {"mount/nfs_mount.cc"}},
       {"uv.h", {"dagstore/loop_uv.cc", "net/"}},
   };
   Complaints found;
