@@ -308,7 +308,7 @@ absl::StatusOr<std::unique_ptr<ByteStream>> HttpSource::OpenStream(const WorkCon
     return std::move(range.stream);
   }
   ASSIGN_OR_RETURN(std::unique_ptr<HttpResponse> response, Send(work, "GET", {}));
-  if (response->status() != 200) return HttpError(*response);
+  if (response->status() != 200) return HttpError(*response);  // also 206, for what was no range
   RETURN_IF_ERROR(CheckEncoding(*response));
   const std::optional<uint64_t> size = ContentLength(*response);
   return std::make_unique<BodyStream>(std::move(response), size);

@@ -125,6 +125,7 @@ void HttpServer::Accept() {
     if (fd < 0) continue;
     connections_.fetch_add(1);
     MutexLock lock(mu_);
+    ++open_;
     threads_.emplace_back([this, fd] { Serve(fd); });
   }
 }
@@ -163,6 +164,14 @@ void HttpServer::Serve(int fd) {
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
   }
   close(fd);
+  MutexLock lock(mu_);
+  --open_;
+  closed_.NotifyAll();
+}
+
+void HttpServer::AwaitClosed() {
+  MutexLock lock(mu_);
+  while (open_ != 0) closed_.Wait(mu_);
 }
 
 void ServeContent(const HttpServer::Request& request, HttpServer::Connection& connection, std::string_view content,

@@ -63,6 +63,8 @@ class HttpServer {
   std::string Url(std::string_view target) const;
   std::vector<Request> requests() const;  // so far
   size_t connections() const { return connections_.load(); }
+  // Waits until all clients have closed their connections, and this side too.
+  void AwaitClosed();
 
  private:
   void Accept();
@@ -78,6 +80,8 @@ class HttpServer {
   mutable Mutex mu_;
   std::vector<Request> requests_ ABSL_GUARDED_BY(mu_);
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mu_);
+  size_t open_ ABSL_GUARDED_BY(mu_) = 0;
+  CondVar closed_;
   std::thread acceptor_;
 };
 
