@@ -42,6 +42,7 @@ class FtpClient {
   virtual absl::StatusOr<std::unique_ptr<ByteStream>> Open(const FtpRequest& request, const WorkContext& work) = 0;
   // Closes the connections that nobody uses.
   virtual void CloseIdle() = 0;
+  virtual uint64_t bytes_received() const = 0;  // of files, since the start
 };
 
 absl::StatusOr<std::shared_ptr<FtpClient>> NewFtpClient(const HttpClientOptions& options);

@@ -101,6 +101,8 @@ class HttpClient {
 
   // Closes the connections that nobody uses.
   virtual void CloseIdle() = 0;
+  // Bytes of bodies, of all transfers since the start.
+  virtual uint64_t bytes_received() const = 0;
 };
 
 // InvalidArgument if the options make no sense (a certificate file that cannot be read).

@@ -103,6 +103,7 @@ struct Shared {
   explicit Shared(const HttpClientOptions& o) : options(o), idle(o.idle_connections_max) {}
   const HttpClientOptions options;
   IdleConnections idle;
+  std::atomic<uint64_t> bytes_received{0};
 };
 
 absl::Status TransferError(CURLcode code, const std::string& what, const char* detail) {
@@ -429,6 +430,7 @@ class Transfer {
       transfer.paused_ = true;
       return CURL_WRITEFUNC_PAUSE;
     }
+    transfer.shared_->bytes_received.fetch_add(size, std::memory_order_relaxed);
     transfer.buffer_.insert(transfer.buffer_.end(), data, data + size);
     return size;
   }
@@ -504,6 +506,7 @@ class CurlClient final : public HttpClient {
   }
 
   void CloseIdle() override { shared_->idle.Clear(); }
+  uint64_t bytes_received() const override { return shared_->bytes_received.load(std::memory_order_relaxed); }
 
  private:
   static absl::StatusOr<HttpUrl> Redirect(const HttpUrl& from, const HttpResponse& response) {
@@ -547,6 +550,7 @@ class CurlFtpClient final : public FtpClient {
   }
 
   void CloseIdle() override { shared_->idle.Clear(); }
+  uint64_t bytes_received() const override { return shared_->bytes_received.load(std::memory_order_relaxed); }
 
  private:
   absl::StatusOr<std::unique_ptr<Transfer>> Start(const FtpRequest& request, bool stat_only, const WorkContext& work) {
@@ -562,7 +566,8 @@ class CurlFtpClient final : public FtpClient {
     url.host = request.host;
     url.port = request.port;
     // Two slashes: from the root of the server.
-    url.target = "/" + (request.path.starts_with('/') ? "%2F" + Escaped(request.path.substr(1)) : Escaped(request.path));
+    const bool from_root = request.path.starts_with('/');
+    url.target = from_root ? "/%2F" + Escaped(request.path.substr(1)) : "/" + Escaped(request.path);
     ASSIGN_OR_RETURN(const std::vector<IpAddress> addresses,
                      ResolveChecked(*shared_->options.resolver, *shared_->options.addresses, url.host, work));
     auto transfer = std::make_unique<Transfer>(shared_, std::move(url), work);

@@ -262,8 +262,9 @@ absl::StatusOr<MountRange> HttpSource::OpenRange(const WorkContext& work, ByteRa
                                                  const std::string& validator) const {
   if (range.size == 0 || range.offset == kToTheEnd) return OpenNothing(work, validator);
   const uint64_t last = range.size >= kToTheEnd - range.offset ? kToTheEnd : range.offset + range.size - 1;
-  HttpHeaders headers = {
-      {"Range", last == kToTheEnd ? fmt::format("bytes={}-", range.offset) : fmt::format("bytes={}-{}", range.offset, last)}};
+  std::string asked = fmt::format("bytes={}-", range.offset);
+  if (last != kToTheEnd) asked += std::to_string(last);
+  HttpHeaders headers = {{"Range", asked}};
   if (IsStrong(validator)) headers.emplace_back("If-Match", validator);
   ASSIGN_OR_RETURN(std::unique_ptr<HttpResponse> response, Send(work, "GET", headers));
   switch (response->status()) {

@@ -25,6 +25,10 @@ void NetworkClients::CloseIdle() const {
   nfs->CloseIdle();
 }
 
+uint64_t NetworkClients::bytes_received() const {
+  return http->bytes_received() + ftp->bytes_received() + nfs->bytes_received();
+}
+
 absl::Status RegisterNetworkMounts(const NetworkMountConfig& config, const NetworkClients& clients,
                                    MountRegistry& mounts) {
   for (const char* scheme : {"http", "https"}) {

@@ -40,6 +40,7 @@ struct NetworkClients {
 
   static absl::StatusOr<NetworkClients> Make(const NetworkMountConfig& config);
   void CloseIdle() const;
+  uint64_t bytes_received() const;  // of all, since the start
 };
 
 // http, https, s3, ftp, ftps, nfs, piece. AlreadyExists if one of them is registered.

@@ -141,23 +141,7 @@ class NfsFile {
   const std::string& shown() const { return shown_; }
 
   // Any thread. Fewer than `size` only at the end.
-  absl::StatusOr<size_t> ReadSome(const WorkContext& work, uint64_t offset, size_t size, uint8_t* out) {
-    MutexLock lock(mu_);
-    size_t read = 0;
-    while (read < size && offset + read < stat_.size) {
-      const uint64_t max = std::clamp<uint64_t>(session_->broken() ? 0 : nfs_get_readmax(session_->context()), 4096,
-                                                kReadBytesMax);
-      Answer answer;
-      answer.out = out + read;
-      answer.out_size = std::min<uint64_t>({size - read, max, stat_.size - offset - read});
-      RETURN_IF_ERROR(session_->Call(work, "read " + shown_, &answer, [&](nfs_context* context) {
-        return nfs_pread_async(context, file_, offset + read, answer.out_size, &Answer::Done, &answer);
-      }));
-      if (answer.result == 0) break;  // it has become shorter
-      read += std::min<uint64_t>(answer.out_size, static_cast<uint64_t>(answer.result));
-    }
-    return read;
-  }
+  absl::StatusOr<size_t> ReadSome(const WorkContext& work, uint64_t offset, size_t size, uint8_t* out);
 
  private:
   const std::shared_ptr<LibNfsClient> client_;
@@ -188,6 +172,9 @@ class LibNfsClient final : public NfsClient, public std::enable_shared_from_this
     MutexLock lock(mu_);
     closed.swap(idle_);
   }
+
+  uint64_t bytes_received() const override { return bytes_received_.load(std::memory_order_relaxed); }
+  void Received(uint64_t bytes) { bytes_received_.fetch_add(bytes, std::memory_order_relaxed); }
 
   void Put(std::unique_ptr<Session> session) {
     if (session == nullptr || session->broken()) return;
@@ -301,6 +288,7 @@ class LibNfsClient final : public NfsClient, public std::enable_shared_from_this
   }
 
   const NfsOptions options_;
+  std::atomic<uint64_t> bytes_received_{0};
   Mutex mu_;
   std::list<std::unique_ptr<Session>> idle_ ABSL_GUARDED_BY(mu_);  // the latest first
 };
@@ -318,6 +306,25 @@ NfsFile::~NfsFile() {
     return nfs_close_async(context, file_, &Answer::Done, &answer);
   });
   if (closed.ok()) client_->Put(std::move(session));
+}
+
+absl::StatusOr<size_t> NfsFile::ReadSome(const WorkContext& work, uint64_t offset, size_t size, uint8_t* out) {
+  MutexLock lock(mu_);
+  size_t read = 0;
+  while (read < size && offset + read < stat_.size) {
+    const uint64_t max = std::clamp<uint64_t>(session_->broken() ? 0 : nfs_get_readmax(session_->context()), 4096,
+                                              kReadBytesMax);
+    Answer answer;
+    answer.out = out + read;
+    answer.out_size = std::min<uint64_t>({size - read, max, stat_.size - offset - read});
+    RETURN_IF_ERROR(session_->Call(work, "read " + shown_, &answer, [&](nfs_context* context) {
+      return nfs_pread_async(context, file_, offset + read, answer.out_size, &Answer::Done, &answer);
+    }));
+    if (answer.result == 0) break;  // it has become shorter
+    read += std::min<uint64_t>(answer.out_size, static_cast<uint64_t>(answer.result));
+  }
+  client_->Received(read);
+  return read;
 }
 
 class NfsReader final : public RandomReader {

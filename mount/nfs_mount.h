@@ -32,6 +32,7 @@ class NfsClient {
  public:
   virtual ~NfsClient() = default;
   virtual void CloseIdle() = 0;
+  virtual uint64_t bytes_received() const = 0;  // of files, since the start
 };
 std::shared_ptr<NfsClient> NewNfsClient(const NfsOptions& options);
 

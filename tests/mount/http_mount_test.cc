@@ -61,6 +61,7 @@ TEST_CASE("http mount: what a lying server sends is an error, never bytes") {
       Raw(request, connection, range_head, body);
     };
   };
+  // clang-format off
   const std::vector<Lie> lies = {
       {"honest", [](const Request& r, Connection& c) { ServeContent(r, c, Content(), "\"v1\""); }, Code::kOk, Code::kOk},
       {"another range", range_only(head(206, "ETag: \"v1\"\r\nContent-Length: 50\r\nContent-Range: bytes 0-49/100000"), part),
@@ -137,6 +138,7 @@ TEST_CASE("http mount: what a lying server sends is an error, never bytes") {
       {"success without content", [](const Request&, Connection& c) { c.Send("HTTP/1.1 204 X\r\n\r\n"); },
        Code::kFailedPrecondition, Code::kFailedPrecondition},
   };
+  // clang-format on
   std::atomic<size_t> at = 0;
   HttpServer server([&](const Request& request, Connection& connection) {
     if (request.method == "HEAD") return ServeContent(request, connection, Content(), "\"v1\"");

@@ -1,5 +1,5 @@
-// Real servers for the mounts' suite: nginx, an FTP server, an NFS server. Each runs on free ports of 127.0.0.1 with all
-// its files in a folder of the test's, and dies with the test, however that ends.
+// Real servers for the mounts' suite: nginx, an FTP server, an NFS server. Each runs on free ports of 127.0.0.1 with
+// all its files in a folder of the test's, and dies with the test, however that ends.
 #pragma once
 
 #include <arpa/inet.h>
@@ -146,7 +146,9 @@ http {{
 
   std::string root() const { return dir.File("root"); }
   std::string Url(std::string_view target) const { return fmt::format("http://127.0.0.1:{}{}", http_port, target); }
-  std::string TlsUrl(std::string_view target) const { return fmt::format("https://127.0.0.1:{}{}", https_port, target); }
+  std::string TlsUrl(std::string_view target) const {
+    return fmt::format("https://127.0.0.1:{}{}", https_port, target);
+  }
 
   TempDir dir;
   const uint16_t http_port;
@@ -161,7 +163,7 @@ class FtpServer {
  public:
   explicit FtpServer(bool tls) : port(FreePort()) {
     std::filesystem::create_directories(root());
-    std::vector<std::string> command = {"/usr/bin/python3", DAGSTORE_TEST_DATA "/../fakes/ftp_server.py",
+    std::vector<std::string> command = {"/usr/bin/python3", TestDataPath("../fakes/ftp_server.py"),
                                         std::to_string(port), root()};
     if (tls) command.push_back(certificate = MakeCertificate(dir.File("cert.pem")));
     process_ = std::make_unique<ServerProcess>(command, std::vector<std::string>{}, dir.File("log"));
@@ -196,7 +198,7 @@ EXPORT {{ Export_Id = 1; Path = {0}; Pseudo = /export; Access_Type = RO; Squash 
     process_ = std::make_unique<ServerProcess>(
         std::vector<std::string>{"/usr/bin/ganesha.nfsd", "-F", "-L", dir.File("log"), "-f", conf, "-p",
                                  dir.File("pid"), "-N", "NIV_EVENT"},
-        std::vector<std::string>{"LD_PRELOAD=" DAGSTORE_NO_PORTMAPPER}, dir.File("log"));
+        std::vector<std::string>{"LD_PRELOAD=" + Preloaded()}, dir.File("log"));
     process_->AwaitPort(port);
     process_->AwaitPort(mount_port);
   }
@@ -207,6 +209,14 @@ EXPORT {{ Export_Id = 1; Path = {0}; Pseudo = /export; Access_Type = RO; Squash 
   const uint16_t mount_port;
 
  private:
+  // Beside the test that runs: no path of a build is compiled in.
+  static std::string Preloaded() {
+    const std::filesystem::path test = std::filesystem::read_symlink("/proc/self/exe");
+    const std::string library = test.parent_path().parent_path() / "fakes" / "libno_portmapper.so";
+    REQUIRE(std::filesystem::exists(library));
+    return library;
+  }
+
   std::unique_ptr<ServerProcess> process_;
 };
 
