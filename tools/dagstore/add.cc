@@ -33,7 +33,7 @@ struct AddOptions {
 struct Source {
   std::string text = {};
   bool is_file = false;
-  uint64_t bytes = 0;  // files
+  uint64_t bytes = 0;  // 0 if unknown
 };
 
 // ---- From arguments to sources ----
@@ -62,6 +62,7 @@ class Expander {
     if (fs::is_regular_file(status)) return AddFile(text);
     if (fs::exists(status)) return Complain(text, "is neither a file nor a folder");
     if (const absl::StatusOr<Url> url = Url::Parse(text); url.ok() && IsKnown(url->scheme)) {
+      if (url->scheme == "s3" && (url->path.empty() || url->path.back() == '/')) return AddPrefix(text, *url);
       return AddUrl(text, *url);
     } else if (text.find("://") != std::string::npos) {
       return Complain(text,
@@ -79,6 +80,24 @@ class Expander {
     } else {
       sources.push_back({text, /*is_file=*/false, 0});
     }
+  }
+
+  // The *.car objects below a prefix of a bucket.
+  void AddPrefix(const std::string& text, const Url& prefix) {
+    const size_t before = sources.size();
+    const absl::Status status =
+        mounts_.List(prefix, InterruptibleWork(), [this](const MountListEntry& entry) -> absl::Status {
+          if (entry.url.path.ends_with(".car")) {
+            sources.push_back({entry.url.Encoded(), /*is_file=*/false, entry.size_known ? entry.size : 0});
+          }
+          return absl::OkStatus();
+        });
+    if (!status.ok()) {
+      // Half a list would be taken for the whole.
+      sources.resize(before);
+      return Complain(text, Message(status));
+    }
+    if (sources.size() == before) Complain(text, "no *.car object below this prefix");
   }
 
   void AddFile(const fs::path& path) {
@@ -136,7 +155,11 @@ class Expander {
   }
   void Complain(const std::string& text, std::string_view cause) {
     ++failed;
-    cli::Complain(fmt::format("add {}: {}", text.substr(0, 256), cause));
+    // What looks like a URL may hold a password, whatever is wrong with it.
+    const absl::StatusOr<Url> url = Url::Parse(text);
+    const bool is_url = text.find("://") != text.npos;
+    const std::string name = !is_url ? text.substr(0, 256) : url.ok() ? url->Redacted() : "URL";
+    cli::Complain(fmt::format("add {}: {}", name, cause));
   }
 
   const MountRegistry& mounts_;
@@ -175,15 +198,17 @@ std::optional<std::string> UrlKey(const Url& url, size_t n) {
 
 class Adder {
  public:
-  Adder(const Context& context, const AddOptions& options, DagStore& store,
+  Adder(const Context& context, const AddOptions& options, DagStore& store, const NetworkClients& network,
         std::vector<Source> sources)
       : context_(context),
         options_(options),
         store_(store),
+        network_(network),
         sources_(std::move(sources)),
         progress_(context, "adding") {
     for (const Source& source : sources_) {
       bytes_total_ += source.bytes;
+      if (!source.is_file && source.bytes == 0) sizes_unknown_ = true;
       const std::string_view name =
           source.is_file ? std::string_view(source.text).substr(source.text.rfind('/') + 1) : "";
       key_width_ = std::max(key_width_, std::min(TextWidth(name), kKeyColumnMax));
@@ -277,7 +302,7 @@ class Adder {
     } else {
       ++done_;
       ++existed_;
-      bytes_done_ += sources_[index].bytes;
+      CountBytes(index);
       PrintShard(key, record, /*existed=*/true);
       return absl::OkStatus();
     }
@@ -292,7 +317,7 @@ class Adder {
       for (const auto& [ticket, pending] : pending_)
         (void)store_.Stop(ticket);  // each is answered all the same
     }
-    progress_.Update(done_, sources_.size(), "shards", bytes_done_, bytes_total_);
+    ShowProgress();
     if (auto result = results_.Receive(Deadline::After(Clock::Real(), absl::Milliseconds(100))))
       Take(*std::move(result));
   }
@@ -318,15 +343,29 @@ class Adder {
     if (!record.ok()) return Report(pending.source, record.status());
     ++done_;
     ++(pending.existed ? existed_ : added_);
-    bytes_done_ += sources_[pending.source].bytes;
+    CountBytes(pending.source);
     PrintShard(pending.key, *record, pending.existed);
-    progress_.Update(done_, sources_.size(), "shards", bytes_done_, bytes_total_);
+    ShowProgress();
+  }
+
+  // What came over the network counts as it comes, not when its shard is done. Sizes that nobody told are learned when
+  // a shard is done; until then the bytes are shown without a total.
+  void ShowProgress() {
+    const uint64_t bytes = std::max(bytes_done_, local_bytes_done_ + network_.bytes_received());
+    progress_.Update(done_, sources_.size(), "shards", sizes_unknown_ ? bytes : std::min(bytes, bytes_total_),
+                     sizes_unknown_ ? 0 : bytes_total_);
+  }
+
+  // A source that needs nothing more.
+  void CountBytes(size_t index) {
+    bytes_done_ += sources_[index].bytes;
+    if (sources_[index].is_file) local_bytes_done_ += sources_[index].bytes;
   }
 
   void Report(size_t index, const absl::Status& status) {
     ++done_;
     ++failed_;
-    bytes_done_ += sources_[index].bytes;
+    CountBytes(index);
     progress_.Clear();
     const absl::StatusOr<Url> url = Url::Parse(sources_[index].text);
     const std::string name =
@@ -354,20 +393,23 @@ class Adder {
   const Context& context_;
   const AddOptions& options_;
   DagStore& store_;
+  const NetworkClients& network_;
   const std::vector<Source> sources_;
   Progress progress_;
   Channel<ShardResult> results_{kRequestsMax};
   std::unordered_map<Ticket, Pending> pending_;
   std::unordered_map<std::string, std::string> claimed_;  // key -> URL, of this run and what it met
   size_t key_width_ = 8;
-  uint64_t bytes_done_ = 0, bytes_total_ = 0;
+  uint64_t bytes_done_ = 0, bytes_total_ = 0, local_bytes_done_ = 0;
+  bool sizes_unknown_ = false;
   uint64_t done_ = 0, added_ = 0, existed_ = 0, failed_ = 0, stopped_ = 0;
   bool stopping_ = false;
 };
 
 int RunAdd(const Context& context, const AddOptions& options) {
-  const MountRegistry mounts = Mounts();
-  Expander expander(mounts);
+  const MountSetup* mounts = Mounts(context);
+  if (mounts == nullptr) return kExitFailed;
+  Expander expander(*mounts->registry);
   for (const std::string& text : options.sources) expander.Add(text);
   if (expander.sources.empty())
     return kExitFailed;  // each was explained; do not leave an empty repository
@@ -378,7 +420,7 @@ int RunAdd(const Context& context, const AddOptions& options) {
   Options store;
   store.index_threads = options.jobs;
   return WithStore(context, OpenMode::kCreate, std::move(store), [&](DagStore& opened) {
-    return Adder(context, options, opened, std::move(expander.sources)).Run(expander.failed);
+    return Adder(context, options, opened, mounts->clients, std::move(expander.sources)).Run(expander.failed);
   });
 }
 
@@ -389,8 +431,9 @@ void DefineAddCommand(CLI::App& app, Context& context) {
   CLI::App* add =
       app.add_subcommand("add", "Add CAR files: from here on their blocks are found by CID");
   add->add_option("SOURCE", o->sources,
-                  "A CAR file, a folder (its *.car files, at any depth), a quoted glob, a URL,\n"
-                  "or - to read one of these from each line of stdin")
+                  "A CAR file, a folder (its *.car files, at any depth), a quoted glob, a URL\n"
+                  "(http, https, s3, ftp, ftps, nfs, piece, file, bytes), s3://bucket/prefix/ for its\n"
+                  "*.car objects, or - to read one of these from each line of stdin")
       ->required()
       ->type_name("");
   add->add_option(
@@ -405,8 +448,8 @@ void DefineAddCommand(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 1024).description(""))
       ->type_name("N");
   add->footer(
-      "Files are read where they are and not copied. Prints a line for each shard when it is "
-      "durable:\n"
+      "Files are read where they are and not copied; what is behind a URL is fetched.\n"
+      "Prints a line for each shard when it is durable:\n"
       "key, state, blocks, bytes. A CAR that is there already is no error; one that failed before "
       "or was\n"
       "interrupted is tried again. A bad CAR is kept as Errored with the reason, and the others go "
@@ -414,7 +457,10 @@ void DefineAddCommand(CLI::App& app, Context& context) {
       "Examples:\n"
       "  dagstore add archive/                     every *.car below archive/\n"
       "  dagstore add --key genesis chain.car      one file, under a name of your own\n"
-      "  find /srv -name '*.car' | dagstore add -  a list\n");
+      "  find /srv -name '*.car' | dagstore add -  a list\n"
+      "  dagstore add https://host/a.car           from a web server\n"
+      "  dagstore --config lab.toml add s3://cars/2024/\n"
+      "                                            every *.car object of a prefix\n");
   add->callback([&context, o] { context.command = [&context, o] { return RunAdd(context, *o); }; });
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 
 #include "mount/file_mount.h"
 #include "mount/registry.h"
+#include "tools/dagstore/config.h"
 
 namespace dagstore::cli {
 
@@ -60,7 +62,35 @@ int Worse(int a, int b) {
 
 // ---- The store ----
 
-MountRegistry Mounts() { return DefaultMounts(FileMountConfig()); }
+namespace {
+
+absl::StatusOr<MountSetup> SetUpMounts(const std::string& path) {
+  auto config = std::make_shared<Config>();
+  if (!path.empty()) {
+    ASSIGN_OR_RETURN(*config, LoadConfig(path, [](const char* name) { return getenv(name); }));
+  }
+  MountSetup setup;
+  ASSIGN_OR_RETURN(setup.clients, NetworkClients::Make(config->network));
+  auto registry = std::make_shared<MountRegistry>(DefaultMounts(config->files));
+  RETURN_IF_ERROR(RegisterNetworkMounts(config->network, setup.clients, *registry));
+  setup.registry = std::move(registry);
+  setup.config = std::move(config);
+  return setup;
+}
+
+}  // namespace
+
+const MountSetup* Mounts(const Context& context) {
+  if (!context.mounts.has_value()) {
+    absl::StatusOr<MountSetup> setup = SetUpMounts(context.config);
+    if (!setup.ok()) {
+      Fail("read the configuration", setup.status());
+      return nullptr;
+    }
+    context.mounts = *std::move(setup);
+  }
+  return &*context.mounts;
+}
 
 int WithStore(const Context& context, OpenMode mode, Options options,
               absl::FunctionRef<int(DagStore&)> use) {
@@ -80,7 +110,10 @@ int WithStore(const Context& context, OpenMode mode, Options options,
     }
   }
   options.dir = context.repo;
-  options.mounts = std::make_shared<const MountRegistry>(Mounts());
+  const MountSetup* mounts = Mounts(context);
+  if (mounts == nullptr) return kExitFailed;
+  mounts->config->ApplyTo(&options);
+  options.mounts = mounts->registry;
   options.recover_on_start =
       RecoverOnStart::kNever;  // `dagstore recover` is how a person asks for it
   absl::StatusOr<std::unique_ptr<DagStore>> store = DagStore::Open(std::move(options));
@@ -295,9 +328,10 @@ void Progress::Update(uint64_t done, uint64_t total, std::string_view unit, uint
   const double seconds = static_cast<double>(now - started_) / 1e9;
   std::string tail = fmt::format(" {:3.0f}%", share * 100);
   if (total != 0) tail += fmt::format("  {}/{} {}", done, total, unit);
-  if (bytes_total != 0) {
+  if (bytes_done != 0) {
     tail +=
-        fmt::format("  {}  {}/s", HumanBytes(bytes_done),
+        fmt::format("  {}{}  {}/s", HumanBytes(bytes_done),
+                    bytes_total != 0 ? " of " + HumanBytes(bytes_total) : "",
                     HumanBytes(static_cast<uint64_t>(static_cast<double>(bytes_done) / seconds)));
   }
   if (share > 0.01 && share < 1)

@@ -16,6 +16,7 @@
 
 #include "base/io.h"
 #include "dagstore/dagstore.h"
+#include "mount/network_mounts.h"
 
 namespace CLI {
 class App;
@@ -30,12 +31,23 @@ enum ExitCode : int {
   kExitNotFound = 3,  // no such shard or CID
 };
 
+struct Config;
+
+// What the configuration makes of the mounts.
+struct MountSetup {
+  std::shared_ptr<const Config> config = {};
+  NetworkClients clients = {};
+  std::shared_ptr<const MountRegistry> registry = {};
+};
+
 // The options before or after the command's name, and the command that was chosen.
 struct Context {
   std::string repo = {};
+  std::string config = {};  // a file; empty: none
   bool json = false;
   bool quiet = false;
   std::function<int()> command = {};
+  mutable std::optional<MountSetup> mounts = {};  // see Mounts()
 };
 
 // One function for each file of commands; main() calls all of them.
@@ -62,8 +74,9 @@ int Worse(int a, int b);
 
 enum class OpenMode : uint8_t { kExisting, kCreate };
 
-// Every mount this program knows.
-MountRegistry Mounts();
+// Every mount this program knows, as the configuration has them; read at the first call. Null after an error, which was
+// printed then.
+const MountSetup* Mounts(const Context& context);
 
 // Opens the repository, runs `use`, closes. Only kCreate makes one.
 int WithStore(const Context& context, OpenMode mode, Options options,

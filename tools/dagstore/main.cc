@@ -18,12 +18,16 @@ std::string DefaultRepository() {
 
 int Main(int argc, char** argv) {
   Context context;
+  if (const char* config = getenv("DAGSTORE_CONFIG"); config != nullptr) context.config = config;
   context.repo = DefaultRepository();
   CLI::App app("Many CAR files, one verified block store.", "dagstore");
   app.set_version_flag("--version", std::string("dagstore ") + DAGSTORE_VERSION);
   app.add_option("--repo", context.repo,
                  "Folder of the repository (default: $DAGSTORE_REPO, else ~/.dagstore)")
       ->type_name("DIR");
+  app.add_option("--config", context.config,
+                 "Configuration of mounts and limits (default: $DAGSTORE_CONFIG, else none)")
+      ->type_name("FILE");
   app.add_flag("--json", context.json, "Data as JSON, one object a line");
   app.add_flag("--quiet", context.quiet, "No progress and no summaries on stderr");
   app.require_subcommand(1);

@@ -1,0 +1,373 @@
+#define TOML_EXCEPTIONS 0
+#include "tools/dagstore/config.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <toml++/toml.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <limits>
+#include <optional>
+#include <set>
+
+namespace dagstore::cli {
+namespace {
+
+constexpr size_t kConfigBytesMax = 1 << 20;
+
+// ---- Limits ----
+
+template <typename T>
+struct Limit {
+  const char* name;
+  T Options::*member;
+  int64_t min;
+};
+constexpr Limit<size_t> kSizes[] = {
+    {"requests_max", &Options::requests_max, 1},
+    {"jobs_running_max", &Options::jobs_running_max, 1},
+    {"open_shards_max", &Options::open_shards_max, 1},
+    {"index_memory_bytes_max", &Options::index_memory_bytes_max, 1 << 20},
+    {"failures_kept_max", &Options::failures_kept_max, 0},
+    {"inline_index_bytes_max", &Options::inline_index_bytes_max, 0},
+    {"top_index_buffer_entries_max", &Options::top_index_buffer_entries_max, 1024},
+};
+constexpr Limit<int> kThreads[] = {
+    {"index_threads", &Options::index_threads, 0},
+    {"open_threads", &Options::open_threads, 1},
+};
+
+// ---- Reading ----
+
+// Reads the tables of one file. The first error stays; everything after it is ignored.
+class Reader {
+ public:
+  Reader(std::string path, const Environment& environment) : path_(std::move(path)), environment_(environment) {}
+
+  absl::Status status() const { return status_; }
+  bool ok() const { return status_.ok(); }
+
+  void Fail(const toml::node& at, std::string_view what) {
+    if (ok()) status_ = InvalidArgument("{}:{}: {}", path_, at.source().begin.line, what);
+  }
+  void Fail(const absl::Status& status) {
+    if (ok()) status_ = status;
+  }
+
+  std::optional<toml::table> Parse(const std::string& text) {
+    toml::parse_result result = toml::parse(text, path_);
+    if (result) return std::move(result).table();
+    // toml++ quotes the text around an error, which may be a secret.
+    if (ok()) status_ = InvalidArgument("{}:{}: no TOML", path_, result.error().source().begin.line);
+    return std::nullopt;
+  }
+
+  // Refuses keys of `table` that nobody has asked for. `where`: its name, in messages.
+  void CheckKeys(const toml::table& table, const std::string& where, const std::set<std::string_view>& known) {
+    for (auto&& [key, node] : table) {
+      if (known.contains(key.str())) continue;
+      std::string message = fmt::format("unknown key \"{}\"{}", Printable(key.str()), where);
+      if (ok()) status_ = InvalidArgument("{}:{}: {}", path_, key.source().begin.line, message);
+    }
+  }
+
+  const toml::table* Table(const toml::table& parent, std::string_view key) {
+    const toml::node* node = parent.get(key);
+    if (node == nullptr) return nullptr;
+    if (!node->is_table()) Fail(*node, fmt::format("{} is a table", key));
+    return node->as_table();
+  }
+
+  void Text(const toml::table& table, std::string_view key, std::string* value) {
+    Value<std::string>(table, key, "a text", [&](const std::string& text, const toml::node&) { *value = text; });
+  }
+  void Bool(const toml::table& table, std::string_view key, bool* value) {
+    Value<bool>(table, key, "true or false", [&](bool flag, const toml::node&) { *value = flag; });
+  }
+  std::optional<int64_t> Number(const toml::table& table, std::string_view key, int64_t min, int64_t max) {
+    std::optional<int64_t> value;
+    Value<int64_t>(table, key, "a whole number", [&](int64_t number, const toml::node& node) {
+      if (number < min || number > max) return Fail(node, fmt::format("{} is {} to {}", key, min, max));
+      value = number;
+    });
+    return value;
+  }
+  void Seconds(const toml::table& table, std::string_view key, absl::Duration* value) {
+    if (const std::optional<int64_t> seconds = Number(table, key, 1, 86'400)) *value = absl::Seconds(*seconds);
+  }
+  std::vector<std::string> Texts(const toml::table& table, std::string_view key) {
+    std::vector<std::string> texts;
+    const toml::node* node = table.get(key);
+    if (node == nullptr) return texts;
+    if (!node->is_array()) Fail(*node, fmt::format("{} is a list of texts", key));
+    if (const toml::array* array = node->as_array()) {
+      for (auto&& element : *array) {
+        if (const auto* text = element.as_string()) {
+          texts.push_back(text->get());
+        } else {
+          Fail(element, fmt::format("{} is a list of texts", key));
+        }
+      }
+    }
+    return texts;
+  }
+
+  // `key` itself, where secrets may be written down, or the environment variable that `key`_env names.
+  Secret SecretText(const toml::table& table, const std::string& key, bool inline_allowed) {
+    Secret secret;
+    Value<std::string>(table, key, "a text", [&](const std::string& text, const toml::node& node) {
+      if (!inline_allowed) {
+        return Fail(node, fmt::format("{} is a secret: it belongs into the credentials file, or into an environment "
+                                      "variable that {}_env names", key, key));
+      }
+      secret = Secret(text);
+    });
+    Value<std::string>(table, key + "_env", "the name of an environment variable",
+                       [&](const std::string& name, const toml::node& node) {
+                         const char* value = environment_(name.c_str());
+                         if (value == nullptr || *value == '\0') {
+                           return Fail(node, fmt::format("the environment variable {} is not set", Printable(name)));
+                         }
+                         if (!secret.empty()) return Fail(node, fmt::format("{} is there twice", key));
+                         secret = Secret(value);
+                       });
+    return secret;
+  }
+
+  // The tables in `table`, one for each credential, by id.
+  void ReadCredentials(const toml::table& table, bool inline_allowed, Credentials* credentials) {
+    for (auto&& [id, node] : table) {
+      if (!node.is_table()) {
+        Fail(node, fmt::format("credential {} is a table", Printable(id.str())));
+        continue;
+      }
+      const toml::table& fields = *node.as_table();
+      Credential credential;
+      std::string kind;
+      Text(fields, "kind", &kind);
+      credential.origins = Texts(fields, "origins");
+      std::set<std::string_view> known = {"kind", "origins"};
+      if (kind == "basic") {
+        credential.kind = Credential::Kind::kBasic;
+        known.insert({"user", "password", "password_env"});
+        Text(fields, "user", &credential.user);
+        credential.secret = SecretText(fields, "password", inline_allowed);
+      } else if (kind == "bearer") {
+        credential.kind = Credential::Kind::kBearer;
+        known.insert({"token", "token_env"});
+        credential.secret = SecretText(fields, "token", inline_allowed);
+      } else if (kind == "aws") {
+        credential.kind = Credential::Kind::kAws;
+        known.insert({"access_key_id", "secret_access_key", "secret_access_key_env", "session_token",
+                      "session_token_env"});
+        Text(fields, "access_key_id", &credential.user);
+        credential.secret = SecretText(fields, "secret_access_key", inline_allowed);
+        credential.session_token = SecretText(fields, "session_token", inline_allowed);
+      } else {
+        Fail(node, fmt::format("credential {}: kind is basic, bearer or aws", Printable(id.str())));
+      }
+      CheckKeys(fields, fmt::format(" of a credential of kind {}", Printable(kind)), known);
+      if (!ok()) return;
+      if (const absl::Status status = credentials->Add(std::string(id.str()), std::move(credential)); !status.ok()) {
+        Fail(node, Message(status));
+      }
+    }
+  }
+
+ private:
+  template <typename T, typename Use>
+  void Value(const toml::table& table, std::string_view key, std::string_view wanted, Use use) {
+    const toml::node* node = table.get(key);
+    if (node == nullptr) return;
+    if (const auto* value = node->as<T>()) {
+      use(value->get(), *node);
+    } else {
+      Fail(*node, fmt::format("{} is {}", key, wanted));
+    }
+  }
+
+  // Keys come from a file that may be the wrong one.
+  static std::string Printable(std::string_view text) {
+    std::string out;
+    for (const char c : text.substr(0, 64)) out += c >= ' ' && c < 0x7f ? c : '?';
+    return out;
+  }
+
+  const std::string path_;
+  const Environment& environment_;
+  absl::Status status_ = {};
+};
+
+std::string BesidesConfig(const std::string& config, const std::string& path) {
+  if (path.empty() || path[0] == '/') return path;
+  return (std::filesystem::path(config).parent_path() / path).string();
+}
+
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  ASSIGN_OR_RETURN(const Bytes bytes, ReadSmallFile(Io::Posix(), path, kConfigBytesMax));
+  return std::string(AsText(bytes));
+}
+
+// Opened once, looked at, and read: what is read is what was checked.
+absl::StatusOr<std::string> ReadCredentialsFile(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) return Annotate(ErrnoStatus(errno, path), "the credentials file");
+  struct Closer {
+    int fd;
+    ~Closer() { close(fd); }
+  } closer = {fd};
+  struct stat stat = {};
+  if (fstat(fd, &stat) != 0) return ErrnoStatus(errno, path);
+  if (!S_ISREG(stat.st_mode)) return FailedPrecondition("the credentials file {} is no regular file", path);
+  const mode_t mode = stat.st_mode & 07777;
+  if (mode != 0600 && mode != 0400) {
+    return FailedPrecondition("the credentials file {} has mode {:04o}; it must be 0600 (chmod 600)", path, mode);
+  }
+  if (stat.st_uid != geteuid() && stat.st_uid != 0) {
+    return FailedPrecondition("the credentials file {} belongs to somebody else", path);
+  }
+  std::string text;
+  char block[16 * 1024];
+  for (;;) {
+    const ssize_t n = read(fd, block, sizeof(block));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, path);
+    if (n == 0) return text;
+    text.append(block, static_cast<size_t>(n));
+    if (text.size() > kConfigBytesMax) return ResourceExhausted("{} is above {} bytes", path, kConfigBytesMax);
+  }
+}
+
+}  // namespace
+
+void Config::ApplyTo(Options* options) const {
+  const Options defaults;
+  for (const auto& limit : kSizes) {
+    if (options->*limit.member == defaults.*limit.member) options->*limit.member = limits.*limit.member;
+  }
+  for (const auto& limit : kThreads) {
+    if (options->*limit.member == defaults.*limit.member) options->*limit.member = limits.*limit.member;
+  }
+}
+
+absl::StatusOr<Config> LoadConfig(const std::string& path, const Environment& environment) {
+  Reader reader(path, environment);
+  ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+  const std::optional<toml::table> parsed = reader.Parse(text);
+  if (!parsed.has_value()) return reader.status();
+  const toml::table& root = *parsed;
+  Config config;
+  auto credentials = std::make_shared<Credentials>();
+  reader.CheckKeys(root, "", {"credentials_file", "credentials", "network", "roots", "file", "s3", "piece", "nfs",
+                              "limits"});
+
+  if (const toml::table* table = reader.Table(root, "network")) {
+    reader.CheckKeys(*table, " in [network]",
+                     {"allow", "connect_timeout_seconds", "stall_timeout_seconds", "ca_file", "idle_connections_max"});
+    absl::StatusOr<AddressPolicy> policy = AddressPolicy::Allowing(reader.Texts(*table, "allow"));
+    if (policy.ok()) {
+      config.network.network.addresses = std::make_shared<AddressPolicy>(*std::move(policy));
+    } else {
+      reader.Fail(*table->get("allow"), Message(policy.status()));
+    }
+    reader.Seconds(*table, "connect_timeout_seconds", &config.network.network.connect_timeout);
+    reader.Seconds(*table, "stall_timeout_seconds", &config.network.network.stall_timeout);
+    reader.Text(*table, "ca_file", &config.network.network.ca_file);
+    config.network.network.ca_file = BesidesConfig(path, config.network.network.ca_file);
+    if (const auto count = reader.Number(*table, "idle_connections_max", 0, 4096)) {
+      config.network.network.idle_connections_max = static_cast<size_t>(*count);
+    }
+  }
+  if (const toml::table* table = reader.Table(root, "roots")) {
+    for (auto&& [name, node] : *table) {
+      if (const auto* folder = node.as_string()) {
+        config.files.roots[std::string(name.str())] = BesidesConfig(path, folder->get());
+      } else {
+        reader.Fail(node, "a root is the path of a folder");
+      }
+    }
+  }
+  if (const toml::table* table = reader.Table(root, "file")) {
+    reader.CheckKeys(*table, " in [file]", {"absolute_paths", "symlinks"});
+    reader.Bool(*table, "absolute_paths", &config.files.absolute_paths_allowed);
+    reader.Bool(*table, "symlinks", &config.files.symlinks_allowed);
+  }
+  if (const toml::table* table = reader.Table(root, "s3")) {
+    for (auto&& [name, node] : *table) {
+      if (!node.is_table()) {
+        reader.Fail(node, "an S3 endpoint is a table: [s3.default]");
+        continue;
+      }
+      const toml::table& fields = *node.as_table();
+      reader.CheckKeys(fields, " of an S3 endpoint", {"endpoint", "region", "style", "credential"});
+      S3Endpoint endpoint;
+      std::string style = "virtual";
+      reader.Text(fields, "endpoint", &endpoint.url);
+      reader.Text(fields, "region", &endpoint.region);
+      reader.Text(fields, "style", &style);
+      reader.Text(fields, "credential", &endpoint.credential);
+      endpoint.path_style = style == "path";
+      if (style != "path" && style != "virtual") reader.Fail(*fields.get("style"), "style is path or virtual");
+      if (!endpoint.url.empty()) {
+        const absl::StatusOr<HttpUrl> url = HttpUrl::Parse(endpoint.url);
+        if (!url.ok()) reader.Fail(*fields.get("endpoint"), Message(url.status()));
+        if (url.ok() && url->target != "/") reader.Fail(*fields.get("endpoint"), "endpoint is http(s)://host[:port]");
+      }
+      config.network.s3[std::string(name.str())] = endpoint;
+    }
+  }
+  if (const toml::table* table = reader.Table(root, "piece")) {
+    reader.CheckKeys(*table, " in [piece]", {"endpoints", "credential"});
+    std::string credential;
+    reader.Text(*table, "credential", &credential);
+    for (const std::string& url : reader.Texts(*table, "endpoints")) {
+      const absl::StatusOr<HttpUrl> parsed_url = HttpUrl::Parse(url);
+      if (!parsed_url.ok() || parsed_url->target.find('?') != std::string::npos) {
+        reader.Fail(*table->get("endpoints"), "an endpoint is http(s)://host[:port][/path]");
+      }
+      config.network.piece.push_back({.url = url, .credential = credential});
+    }
+  }
+  if (const toml::table* table = reader.Table(root, "nfs")) {
+    reader.CheckKeys(*table, " in [nfs]", {"uid", "gid"});
+    constexpr int64_t kIdMax = std::numeric_limits<int32_t>::max();
+    if (const auto uid = reader.Number(*table, "uid", 0, kIdMax)) config.network.nfs_uid = static_cast<int>(*uid);
+    if (const auto gid = reader.Number(*table, "gid", 0, kIdMax)) config.network.nfs_gid = static_cast<int>(*gid);
+  }
+  if (const toml::table* table = reader.Table(root, "limits")) {
+    std::set<std::string_view> known;
+    for (const auto& limit : kSizes) {
+      known.insert(limit.name);
+      if (const auto value = reader.Number(*table, limit.name, limit.min, int64_t{1} << 50)) {
+        config.limits.*limit.member = static_cast<size_t>(*value);
+      }
+    }
+    for (const auto& limit : kThreads) {
+      known.insert(limit.name);
+      if (const auto value = reader.Number(*table, limit.name, limit.min, 1024)) {
+        config.limits.*limit.member = static_cast<int>(*value);
+      }
+    }
+    reader.CheckKeys(*table, " in [limits]", known);
+  }
+  if (const toml::table* table = reader.Table(root, "credentials")) {
+    reader.ReadCredentials(*table, /*inline_allowed=*/false, credentials.get());
+  }
+  std::string credentials_file;
+  reader.Text(root, "credentials_file", &credentials_file);
+  RETURN_IF_ERROR(reader.status());
+  if (!credentials_file.empty()) {
+    credentials_file = BesidesConfig(path, credentials_file);
+    ASSIGN_OR_RETURN(const std::string secrets, ReadCredentialsFile(credentials_file));
+    Reader secret_reader(credentials_file, environment);
+    if (const std::optional<toml::table> table = secret_reader.Parse(secrets)) {
+      secret_reader.ReadCredentials(*table, /*inline_allowed=*/true, credentials.get());
+    }
+    RETURN_IF_ERROR(secret_reader.status());
+  }
+  config.network.credentials = std::move(credentials);
+  return config;
+}
+
+}  // namespace dagstore::cli
