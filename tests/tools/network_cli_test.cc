@@ -232,7 +232,7 @@ TEST_CASE("add: takes URLs, a list on stdin and a prefix of a bucket, and says w
   INFO(add.err);
   CHECK_EQ(add.code, 1);
   CHECK(add.err.find("1 added, 1 there already, 3 failed") != std::string::npos);
-  CHECK(add.err.find("404") != std::string::npos);
+  CHECK(add.err.find("missing.car?...") != std::string::npos);
   CHECK(add.err.find("list of allowed ones") != std::string::npos);
   CHECK(add.err.find("canary") == std::string::npos);
   const Outcome find = site.Run({"find", "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"});
