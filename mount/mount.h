@@ -65,7 +65,7 @@ class Mount {
   // Only if traits().random. The bytes of `range`, less at the end of the source; none at or behind it. One round trip
   // where the protocol allows it (this one asks with Stat and OpenRandom first), so that the first read of a source is
   // its Stat as well. With a validator: FailedPrecondition if the source has another now. `range.size` may be
-  // UINT64_MAX: to the end. The stream keeps `work`, as that of OpenStream does.
+  // UINT64_MAX: to the end. The stream keeps `work`, as OpenStream's does. Unimplemented if the server has no ranges.
   virtual absl::StatusOr<MountRange> OpenRange(Io& io, const WorkContext& work, ByteRange range,
                                                const std::string& validator) const;
 

@@ -85,6 +85,23 @@ class HttpServer {
   std::thread acceptor_;
 };
 
+// A text that a test changes while the threads of a server read it.
+class SharedText {
+ public:
+  void Set(std::string text) {
+    MutexLock lock(mu_);
+    text_ = std::move(text);
+  }
+  std::string Get() const {
+    MutexLock lock(mu_);
+    return text_;
+  }
+
+ private:
+  mutable Mutex mu_;
+  std::string text_ ABSL_GUARDED_BY(mu_);
+};
+
 // Serves `content` as an honest server does: GET, HEAD, one range, If-Range, If-Match, and the strong ETag `etag`.
 void ServeContent(const HttpServer::Request& request, HttpServer::Connection& connection, std::string_view content,
                   std::string_view etag);

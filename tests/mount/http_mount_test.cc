@@ -184,10 +184,11 @@ TEST_CASE("http mount: an endless body is given up by whoever reads it, at a bou
 
 TEST_CASE("http mount: stat asks with GET where HEAD is refused, as for signed URLs") {
   std::atomic<int> head_status = 403;
-  std::string content = Content();
+  SharedText content;
+  content.Set(Content());
   HttpServer server([&](const Request& request, Connection& connection) {
     if (request.method == "HEAD") return void(connection.Answer(head_status, "", ""));
-    ServeContent(request, connection, content, "\"v1\"");
+    ServeContent(request, connection, content.Get(), "\"v1\"");
   });
   const Network network(LoopbackConfig());
   const auto mount = network.Make(server.Url("/a.car?X-Amz-Signature=canary"));
@@ -198,15 +199,15 @@ TEST_CASE("http mount: stat asks with GET where HEAD is refused, as for signed U
     CHECK_EQ(stat.size, 100'000);
     CHECK_EQ(stat.validator, "\"v1\"");
   }
-  content.clear();
+  content.Set("");
   CHECK_EQ(ValueOf(mount->Stat(Io::Posix(), {})).size, 0);
   head_status = 503;
   CHECK_CODE(mount->Stat(Io::Posix(), {}), kUnavailable);
 }
 
 TEST_CASE("http mount: validators are strong tags, weak ones with the size, or dates with the size") {
-  std::string headers;
-  HttpServer server([&](const Request&, Connection& connection) { connection.Answer(200, headers, ""); });
+  SharedText headers;
+  HttpServer server([&](const Request&, Connection& connection) { connection.Answer(200, headers.Get(), ""); });
   const Network network(LoopbackConfig());
   const auto mount = network.Make(server.Url("/a.car"));
   const std::pair<const char*, const char*> cases[] = {
@@ -216,7 +217,7 @@ TEST_CASE("http mount: validators are strong tags, weak ones with the size, or d
       {"", ""},
   };
   for (const auto& c : cases) {
-    headers = c.first;
+    headers.Set(c.first);
     CHECK_EQ(ValueOf(mount->Stat(Io::Posix(), {})).validator, c.second);
   }
 }

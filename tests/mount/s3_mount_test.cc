@@ -149,15 +149,15 @@ TEST_CASE("s3 mount: lists a prefix, page by page") {
 }
 
 TEST_CASE("s3 mount: a list that lies is refused") {
-  std::string page;
+  SharedText page;
   HttpServer server([&](const HttpServer::Request&, HttpServer::Connection& connection) {
-    connection.Answer(200, "", page);
+    connection.Answer(200, "", page.Get());
   });
   NetworkMountConfig config = LoopbackConfig();
   config.s3["default"] = {.url = server.Url(""), .path_style = true};
   const Network network(config);
   const auto list = [&](const std::string& body) {
-    page = body;
+    page.Set(body);
     return network.registry.List(ValueOf(Url::Parse("s3://bucket/cars/")), {},
                                  [](const MountListEntry&) { return absl::OkStatus(); });
   };
