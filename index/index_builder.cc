@@ -1,6 +1,7 @@
 #include "index/index_builder.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <limits>
 #include <system_error>
@@ -23,8 +24,19 @@ constexpr size_t kRunWindowBytesMin = 4 << 10;
 // Sort keys are scattered into buckets of about eight before they are compared; more than 2^18 buckets only cost cache.
 constexpr int kBucketBitsMax = 18;
 constexpr uint32_t kPrefetchAhead = 8;
-// A window of the pipelined build: 16 blocks of 256 KiB, what the widest hash kernel takes at once.
+// A window of the pipelined build: 16 blocks of 256 KiB, what the widest hash kernel takes at once. Larger if sections
+// are larger: kWindowSections of them, so that no lane of either thread is idle.
 constexpr size_t kWindowBytes = 4 << 20;
+constexpr size_t kWindowSections = 32;
+// Blocks that one thread hashes before it looks whether others are left: full lanes, and not so few bytes that looking
+// would cost anything.
+constexpr size_t kHashLanes = 16;
+constexpr size_t kHashBytes = 512 << 10;
+constexpr size_t kHashBlocksMax = 512;
+// Pages that one thread encodes at a time.
+constexpr uint64_t kEncodePages = 256;
+// Entries from which on a helper is worth waking.
+constexpr size_t kHelpEntriesMin = 1 << 15;
 // Below this a second thread gains nothing.
 constexpr uint64_t kPipelineBytesMin = 4 * kWindowBytes;
 // What is surely enough to parse the head of a section: varint and CID.
@@ -131,7 +143,64 @@ absl::Status IndexBuilder::Add(const IndexEntry& entry) {
   return absl::OkStatus();
 }
 
-std::vector<IndexBuilder::SortKey> IndexBuilder::Sort(const Group& group) {
+BuildHelper::~BuildHelper() {
+  if (!thread_.joinable()) return;
+  {
+    const MutexLock lock(mutex_);
+    stop_ = true;
+    changed_.NotifyAll();
+  }
+  thread_.Join();
+}
+
+std::unique_ptr<BuildHelper> BuildHelper::Start() {
+  std::unique_ptr<BuildHelper> helper(new BuildHelper);
+  try {
+    helper->thread_ = Thread("dagstore-verify", [h = helper.get()] { h->Run(); });
+  } catch (const std::system_error&) {
+    return nullptr;
+  }
+  return helper;
+}
+
+void BuildHelper::Begin(absl::FunctionRef<void()> work) {
+  const MutexLock lock(mutex_);
+  DAGSTORE_CHECK(!work_.has_value() && !running_);
+  work_.emplace(work);
+  changed_.NotifyAll();
+}
+
+void BuildHelper::Wait() {
+  std::optional<absl::FunctionRef<void()>> work;
+  {
+    const MutexLock lock(mutex_);
+    while (running_) changed_.Wait(mutex_);
+    if (!work_.has_value()) return;
+    work.emplace(*work_);
+    work_.reset();
+  }
+  (*work)();
+}
+
+void BuildHelper::Run() {
+  for (;;) {
+    std::optional<absl::FunctionRef<void()>> work;
+    {
+      const MutexLock lock(mutex_);
+      while (!work_.has_value() && !stop_) changed_.Wait(mutex_);
+      if (!work_.has_value()) return;
+      work.emplace(*work_);
+      work_.reset();
+      running_ = true;
+    }
+    (*work)();
+    const MutexLock lock(mutex_);
+    running_ = false;
+    changed_.NotifyAll();
+  }
+}
+
+std::vector<IndexBuilder::SortKey> IndexBuilder::Sort(const Group& group, BuildHelper* helper) {
   const uint32_t n = group.held;
   const size_t digest_size = group.digest_size;
   const int bits = std::clamp(static_cast<int>(std::bit_width(n)) - 3, 1, kBucketBitsMax);
@@ -147,24 +216,25 @@ std::vector<IndexBuilder::SortKey> IndexBuilder::Sort(const Group& group) {
       keys[next[prefix >> shift]++] = {prefix, i};
     }
   }
-  for (size_t i = 0; i + 1 < starts.size(); ++i) {
-    if (starts[i + 1] - starts[i] < 2) continue;
-    std::sort(keys.begin() + starts[i], keys.begin() + starts[i + 1], [&](const SortKey& a, const SortKey& b) {
-      if (a.prefix != b.prefix) return a.prefix < b.prefix;
-      return EntryLess(group.entry(a.index), group.entry(b.index), digest_size);
-    });
+  const auto sort_buckets = [&](size_t from, size_t to) {
+    for (size_t i = from; i < to; ++i) {
+      if (starts[i + 1] - starts[i] < 2) continue;
+      std::sort(keys.begin() + starts[i], keys.begin() + starts[i + 1], [&](const SortKey& a, const SortKey& b) {
+        if (a.prefix != b.prefix) return a.prefix < b.prefix;
+        return EntryLess(group.entry(a.index), group.entry(b.index), digest_size);
+      });
+    }
+  };
+  const size_t buckets = starts.size() - 1;
+  if (helper == nullptr || n < kHelpEntriesMin) {
+    sort_buckets(0, buckets);
+  } else {
+    const auto upper = [&] { sort_buckets(buckets / 2, buckets); };
+    helper->Begin(upper);
+    sort_buckets(0, buckets / 2);
+    helper->Wait();
   }
   return keys;
-}
-
-template <typename Visit>
-absl::Status IndexBuilder::ForEachSorted(const Group& group, Visit visit) {
-  const std::vector<SortKey> keys = Sort(group);
-  for (size_t i = 0; i < keys.size(); ++i) {
-    if (i + kPrefetchAhead < keys.size()) __builtin_prefetch(group.entry(keys[i + kPrefetchAhead].index));
-    RETURN_IF_ERROR(visit(group.entry(keys[i].index)));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status IndexBuilder::PutAside() {
@@ -177,7 +247,11 @@ absl::Status IndexBuilder::PutAside() {
     if (group.held == 0) continue;
     run[kind] = {runs_bytes_, group.held};
     const size_t size = group.entry_size();
-    RETURN_IF_ERROR(ForEachSorted(group, [&](const uint8_t* entry) { return sink.Append(Span(entry, size)); }));
+    const std::vector<SortKey> keys = Sort(group, nullptr);
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (i + kPrefetchAhead < keys.size()) __builtin_prefetch(group.entry(keys[i + kPrefetchAhead].index));
+      RETURN_IF_ERROR(sink.Append(Span(group.entry(keys[i].index), size)));
+    }
     runs_bytes_ += size * group.held;
     group.slabs.clear();
     group.held = 0;
@@ -252,27 +326,49 @@ absl::Status IndexBuilder::Merge(NativeIndexWriter& writer) {
   return absl::OkStatus();
 }
 
-absl::Status IndexBuilder::WriteEntries(IndexSink& sink, NativeIndexWriter& writer) {
+absl::Status IndexBuilder::WriteGroup(const Group& group, NativeIndexWriter& writer, BuildHelper* helper) {
+  const std::vector<SortKey> keys = Sort(group, helper);
+  const auto entry_at = [&](uint64_t rank) {
+    if (rank + kPrefetchAhead < keys.size()) __builtin_prefetch(group.entry(keys[rank + kPrefetchAhead].index));
+    return group.entry(keys[rank].index);
+  };
+  const uint64_t pages = writer.group().pages();
+  Bytes mine, its;
+  for (uint64_t page = 0; page < pages;) {
+    const uint64_t first = std::min(kEncodePages, pages - page);
+    const uint64_t second = helper == nullptr ? 0 : std::min(kEncodePages, pages - page - first);
+    const auto encode_second = [&] { writer.EncodePages(page + first, second, entry_at, its); };
+    if (second != 0) helper->Begin(encode_second);
+    writer.EncodePages(page, first, entry_at, mine);
+    if (second != 0) helper->Wait();
+    RETURN_IF_ERROR(writer.AppendPages(first, mine));
+    if (second != 0) RETURN_IF_ERROR(writer.AppendPages(second, its));
+    page += first + second;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status IndexBuilder::WriteEntries(IndexSink& sink, NativeIndexWriter& writer, BuildHelper* helper) {
   RETURN_IF_ERROR(writer.Begin(sink));
   if (!runs_.empty()) {
     RETURN_IF_ERROR(Merge(writer));
   } else {
     for (auto& [kind, group] : groups_) {
-      RETURN_IF_ERROR(ForEachSorted(group, [&](const uint8_t* entry) { return writer.Append(entry); }));
+      RETURN_IF_ERROR(WriteGroup(group, writer, helper));
       group.slabs.clear();
     }
   }
   return writer.Finish();
 }
 
-absl::Status IndexBuilder::WriteFile(NativeIndexWriter& writer) {
+absl::Status IndexBuilder::WriteFile(NativeIndexWriter& writer, BuildHelper* helper) {
   Io& io = *output_.io;
   const std::string temp = output_.dir + "/" + output_.temp_name;
   const std::string path = output_.dir + "/" + output_.name;
   {
     ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, io.Create(temp));
     FileSink sink(*file);
-    absl::Status status = WriteEntries(sink, writer);
+    absl::Status status = WriteEntries(sink, writer, helper);
     if (status.ok()) status = sink.Flush();
     if (status.ok() && !Mutant(kMutantIndexUnsynced)) status = file->Sync();
     if (status.ok()) status = file->Close();
@@ -287,7 +383,8 @@ absl::Status IndexBuilder::WriteFile(NativeIndexWriter& writer) {
   return status;
 }
 
-absl::StatusOr<BuiltIndex> IndexBuilder::Finish(std::vector<Cid> roots, IndexSummary summary) {
+absl::StatusOr<BuiltIndex> IndexBuilder::Finish(std::vector<Cid> roots, IndexSummary summary,
+                                                BuildHelper* helper) {
   if (!runs_.empty() && held_bytes_ != 0) RETURN_IF_ERROR(PutAside());
   summary.entries = entries_;
   summary.identity_entries = identity_entries_;
@@ -309,11 +406,11 @@ absl::StatusOr<BuiltIndex> IndexBuilder::Finish(std::vector<Cid> roots, IndexSum
   built.checksum = writer.checksum();
   built.in_file = output_.io != nullptr && writer.bytes() > output_.heap_bytes_max;
   if (built.in_file) {
-    RETURN_IF_ERROR(WriteFile(writer));
+    RETURN_IF_ERROR(WriteFile(writer, helper));
   } else {
     built.heap.reserve(writer.bytes());
     BytesSink sink(built.heap);
-    RETURN_IF_ERROR(WriteEntries(sink, writer));
+    RETURN_IF_ERROR(WriteEntries(sink, writer, helper));
   }
   return built;
 }
@@ -339,63 +436,29 @@ IndexEntry ToEntry(const CarSection& section) {
           .codec = section.cid.codec};
 }
 
-// A thread that hashes one batch at a time, while the caller reads the next.
-class Verifier {
+// The blocks of a window, hashed by two threads: each takes some, until none are left.
+class SharedJobs {
  public:
-  // Null if the system has no thread for us.
-  static std::unique_ptr<Verifier> Start() {
-    std::unique_ptr<Verifier> verifier(new Verifier);
-    try {
-      verifier->thread_ = Thread("dagstore-verify", [v = verifier.get()] { v->Run(); });
-    } catch (const std::system_error&) {
-      return nullptr;
+  void Reset(std::vector<HashJob>& jobs) {
+    jobs_ = jobs;
+    uint64_t bytes = 0;
+    for (const HashJob& job : jobs) bytes += job.data.size();
+    const uint64_t wanted = jobs.empty() ? kHashLanes : kHashBytes * jobs.size() / std::max<uint64_t>(bytes, 1);
+    piece_ = std::clamp<size_t>(wanted / kHashLanes * kHashLanes, kHashLanes, kHashBlocksMax);
+    next_.store(0, std::memory_order_relaxed);
+  }
+  void Hash() {
+    for (;;) {
+      const size_t at = next_.fetch_add(piece_, std::memory_order_relaxed);
+      if (at >= jobs_.size()) return;
+      VerifyBlocks(jobs_.subspan(at, std::min(piece_, jobs_.size() - at)));
     }
-    return verifier;
-  }
-  ~Verifier() {
-    if (!thread_.joinable()) return;
-    {
-      const MutexLock lock(mutex_);
-      stop_ = true;
-      changed_.NotifyAll();
-    }
-    thread_.Join();
-  }
-
-  // `jobs` stay as they are until Wait() has returned.
-  void Begin(std::vector<HashJob>& jobs) {
-    const MutexLock lock(mutex_);
-    jobs_ = &jobs;
-    changed_.NotifyAll();
-  }
-  void Wait() {
-    const MutexLock lock(mutex_);
-    while (jobs_ != nullptr) changed_.Wait(mutex_);
   }
 
  private:
-  Verifier() = default;
-  void Run() {
-    for (;;) {
-      std::vector<HashJob>* jobs;
-      {
-        const MutexLock lock(mutex_);
-        while (jobs_ == nullptr && !stop_) changed_.Wait(mutex_);
-        if (jobs_ == nullptr) return;
-        jobs = jobs_;
-      }
-      VerifyBlocks(*jobs);
-      const MutexLock lock(mutex_);
-      jobs_ = nullptr;
-      changed_.NotifyAll();
-    }
-  }
-
-  Mutex mutex_;
-  CondVar changed_;
-  std::vector<HashJob>* jobs_ ABSL_GUARDED_BY(mutex_) = nullptr;  // in work; null when done
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  Thread thread_;
+  std::span<HashJob> jobs_;
+  size_t piece_ = kHashLanes;
+  std::atomic<size_t> next_{0};
 };
 
 // Bytes of the payload from `begin` on, and the sections found in them.
@@ -405,6 +468,7 @@ struct Window {
   uint64_t begin = 0;
   size_t size = 0;
   size_t used = 0;  // by whole sections
+  size_t want = kWindowBytes;  // bytes to be read into it, the rest of the window before included
   std::vector<CarSection> sections = {};
   std::vector<HashJob> jobs = {};
 
@@ -456,35 +520,46 @@ class Scan {
     return absl::OkStatus();
   }
 
-  // The same with two windows: one is hashed by `verifier` while the other is read, parsed and added. Gives the
-  // position where the payload ended.
-  absl::StatusOr<uint64_t> VerifyPipelined(Verifier& verifier) {
+  // The same with two windows: one is hashed by `helper` while the other is read, parsed and added, and then by both.
+  // Gives the position where the payload ended.
+  absl::StatusOr<uint64_t> VerifyPipelined(BuildHelper& helper) {
     Window windows[2];
+    SharedJobs jobs;
+    const auto hash = [&jobs] { jobs.Hash(); };
     windows[0].begin = header_.first_section;
+    bool begun = false;
     for (size_t i = 0;; i ^= 1) {
       Window& now = windows[i];
       Window& before = windows[i ^ 1];
       absl::StatusOr<bool> more = FillAndAdd(now);
-      // Also after an error: `before` is still in the verifier's hands.
-      verifier.Wait();
+      // Also after an error: `before` is still in the helper's hands.
+      if (begun) {
+        jobs.Hash();
+        helper.Wait();
+      }
       RETURN_IF_ERROR(CheckBatch(before.jobs, before.sections, unverified_));
       RETURN_IF_ERROR(more.status());
-      verifier.Begin(now.jobs);
+      jobs.Reset(now.jobs);
+      helper.Begin(hash);
+      begun = true;
       if (!*more) {
-        verifier.Wait();
+        jobs.Hash();
+        helper.Wait();
         RETURN_IF_ERROR(CheckBatch(now.jobs, now.sections, unverified_));
         RETURN_IF_ERROR(Pause(now.position()));
         return now.position();
       }
       if (absl::Status status = Pause(now.position()); !status.ok()) {
-        verifier.Wait();
+        helper.Wait();
         return status;
       }
       // What is left of the last section goes in front of what comes next.
-      Reserve(before, now.rest().size() + kWindowBytes, 0);
+      const size_t want = WindowBytes(now);
+      Reserve(before, std::max(now.rest().size(), want), 0);
       std::memcpy(before.buffer.get(), now.rest().data(), now.rest().size());
       before.begin = now.position();
       before.size = now.rest().size();
+      before.want = want;
     }
   }
 
@@ -497,6 +572,16 @@ class Scan {
     if (output_.io != nullptr) output_.io->Yield();
     if (progress_) progress_(position, header_.payload_size, builder_.entries());
     return absl::OkStatus();
+  }
+
+  // Of the window after `window`: whole sections of the size of its own, as many as keep every lane busy.
+  size_t WindowBytes(const Window& window) const {
+    const size_t limit = std::max(kWindowBytes, options_.memory_bytes_max / 6);
+    const size_t section = window.sections.empty() ? 0 : window.used / window.sections.size() + kHeadBytesMax;
+    for (size_t sections = kWindowSections; sections >= kHashLanes; sections /= 2) {
+      if (sections * section <= limit) return std::max(kWindowBytes, sections * section);
+    }
+    return limit;
   }
 
   static void Reserve(Window& window, size_t capacity, size_t keep) {
@@ -524,7 +609,7 @@ class Scan {
     window.used = 0;
     window.sections.clear();
     window.jobs.clear();
-    RETURN_IF_ERROR(Fill(window, window.size + kWindowBytes));
+    RETURN_IF_ERROR(Fill(window, std::max(window.want, window.size + kHeadBytesMax)));
     bool ended = false;
     for (;;) {
       const uint64_t left = header_.payload_size - window.position();
@@ -568,13 +653,13 @@ absl::StatusOr<BuiltIndex> BuildIndex(const RandomReader& source, const IndexBui
   IndexBuilder builder(output, options.memory_bytes_max);
   Scan scan(source, options, output, context, progress, header, builder);
   uint64_t end = 0;
-  std::unique_ptr<Verifier> verifier;
+  std::unique_ptr<BuildHelper> helper;
   if (options.verify && options.second_thread && header.payload_size >= kPipelineBytesMin &&
       source.Memory().empty()) {
-    verifier = Verifier::Start();
+    helper = BuildHelper::Start();
   }
-  if (verifier != nullptr) {
-    ASSIGN_OR_RETURN(end, scan.VerifyPipelined(*verifier));
+  if (helper != nullptr) {
+    ASSIGN_OR_RETURN(end, scan.VerifyPipelined(*helper));
   } else {
     RETURN_IF_ERROR(options.verify ? scan.Verify(*reader) : scan.Walk(*reader));
     end = reader->position();
@@ -587,7 +672,7 @@ absl::StatusOr<BuiltIndex> BuildIndex(const RandomReader& source, const IndexBui
   summary.payload_offset = header.payload_offset;
   summary.payload_size = end;
   summary.source_size = source.Size();
-  return builder.Finish(header.roots, summary);
+  return builder.Finish(header.roots, summary, helper.get());
 }
 
 }  // namespace dagstore

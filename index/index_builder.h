@@ -6,16 +6,20 @@
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/functional/function_ref.h>
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/io.h"
+#include "base/mutex.h"
 #include "base/reader.h"
+#include "base/thread.h"
 #include "index/native_index.h"
 #include "shard/car_reader.h"
 
@@ -39,6 +43,31 @@ struct BuiltIndex {
   Bytes heap = {};        // the whole index, unless in_file
 };
 
+// A second thread for the length of one build: does one piece of work at a time beside its owner, who waits for it.
+// Threads: one owner.
+class BuildHelper {
+ public:
+  // Null if the system has no thread for us.
+  static std::unique_ptr<BuildHelper> Start();
+  ~BuildHelper();
+
+  // `work` stays valid until Wait() has returned. Not while another is in work.
+  void Begin(absl::FunctionRef<void()> work);
+  // Returns when the work is done. If the thread has not begun it yet, the owner does it: waking up takes a while.
+  void Wait();
+
+ private:
+  BuildHelper() = default;
+  void Run();
+
+  Mutex mutex_;
+  CondVar changed_;
+  std::optional<absl::FunctionRef<void()>> work_ ABSL_GUARDED_BY(mutex_);  // not begun
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  Thread thread_;
+};
+
 class IndexBuilder {
  public:
   static constexpr size_t kMemoryBytesMax = 256 << 20;  // 3.4 million entries of sha2-256 before any are put aside
@@ -56,7 +85,8 @@ class IndexBuilder {
 
   // Writes the index. `summary` gives the fields that entries do not tell (payload_*, source_size, unverified,
   // verified, car_version). Once. On an error nothing named `output.name` has appeared and temporaries are gone.
-  absl::StatusOr<BuiltIndex> Finish(std::vector<Cid> roots, IndexSummary summary);
+  // `helper`, if given, sorts and encodes half of a large index.
+  absl::StatusOr<BuiltIndex> Finish(std::vector<Cid> roots, IndexSummary summary, BuildHelper* helper = nullptr);
 
  private:
   struct SortKey {
@@ -85,14 +115,12 @@ class IndexBuilder {
   class MergeInput;
 
   absl::StatusOr<uint16_t> CodecIndex(uint64_t codec);
-  static std::vector<SortKey> Sort(const Group& group);
+  static std::vector<SortKey> Sort(const Group& group, BuildHelper* helper);
   absl::Status PutAside();
-  // Visits the entries that are held, in stored order.
-  template <typename Visit>
-  static absl::Status ForEachSorted(const Group& group, Visit visit);
-  absl::Status WriteEntries(IndexSink& sink, NativeIndexWriter& writer);
+  absl::Status WriteEntries(IndexSink& sink, NativeIndexWriter& writer, BuildHelper* helper);
+  absl::Status WriteGroup(const Group& group, NativeIndexWriter& writer, BuildHelper* helper);
   absl::Status Merge(NativeIndexWriter& writer);
-  absl::Status WriteFile(NativeIndexWriter& writer);
+  absl::Status WriteFile(NativeIndexWriter& writer, BuildHelper* helper);
   std::string RunsPath() const { return output_.dir + "/" + output_.temp_name + ".runs"; }
 
   const IndexOutput output_;
@@ -119,8 +147,8 @@ struct IndexBuildOptions {
   // Hashes every block and compares with its CID. Off: only the heads of the sections are read.
   bool verify = true;
   size_t memory_bytes_max = IndexBuilder::kMemoryBytesMax;
-  // Large sources that are hashed are read by one thread and hashed by another, with two windows of 4 MiB (more if a
-  // section is larger).
+  // Large sources that are hashed are read by one thread and hashed by two, with two windows of 4 MiB, or of 32
+  // sections if they are large: at most a sixth of memory_bytes_max each, and at least one section.
   bool second_thread = true;
 };
 

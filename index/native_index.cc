@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 
@@ -18,11 +19,16 @@ constexpr uint32_t kFlagVerified = 1;          // stored; never renumber
 constexpr uint32_t kFlagsMustKnow = 0xffff0000;  // a reader that does not know one of these must not read on
 constexpr size_t kFixedHeaderBytes = 112;
 constexpr size_t kGroupBytes = 32;
-constexpr size_t kCrcBytes = 4;
+constexpr size_t kCrcBytes = kIndexPageHeadBytes;
 // An index up to this size is packed; in a larger one, groups of several pages begin on a page of the file.
 constexpr uint64_t kPackedBytesMax = 64 << 10;
-constexpr uint64_t kHalvingBelow = 8;   // entries; they lie side by side in a few cache lines
+constexpr uint64_t kHalvingBelow = 16;  // entries; they lie side by side in a few cache lines
 constexpr int kInterpolationSteps = 4;  // then halving: digests chosen by an enemy may be clustered
+// A group of so many entries gets a bucket directory in memory once it has been asked often: below, interpolation is as
+// fast; above, making one would hold up a lookup for more than 50 ms.
+constexpr uint64_t kDirectoryEntriesMin = 64 << 10;
+constexpr uint64_t kDirectoryEntriesMax = 4 << 20;
+constexpr uint64_t kEntriesPerLookup = 64;  // making it costs 10 ns an entry: less than half of the lookups before it
 
 uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
@@ -66,15 +72,6 @@ void EncodeIndexTail(uint64_t offset, uint32_t data_size, uint16_t head_size, ui
   std::memcpy(out + 10, &head_size, 2);
   std::memcpy(out + 12, &codec_index, 2);
 }
-
-uint64_t IndexDigestPrefix(const uint8_t* digest, size_t size) {
-  if (size >= 8) return Load64Big(digest);
-  uint64_t prefix = 0;
-  for (size_t i = 0; i < size; ++i) prefix |= uint64_t{digest[i]} << (56 - 8 * i);
-  return prefix;
-}
-
-uint64_t IndexTailOffset(const uint8_t* tail) { return Load32(tail) | uint64_t{Load16(tail + 4)} << 32; }
 
 uint64_t IndexEntryMix(Span entry) {
   const uint64_t offset = IndexTailOffset(entry.data() + entry.size() - kIndexTailBytes);
@@ -186,8 +183,27 @@ absl::Status NativeIndexWriter::Append(const uint8_t* entry) {
   return absl::OkStatus();
 }
 
+void NativeIndexWriter::SealPage(uint32_t checksum, uint64_t offset, uint8_t* page, size_t size) {
+  Store32(page, PageCrc(checksum, offset, Span(page, size).subspan(kCrcBytes)));
+}
+
+absl::Status NativeIndexWriter::AppendPages(uint64_t pages, Span bytes) {
+  DAGSTORE_CHECK(group_ < plan_.groups.size());
+  const IndexGroup& group = plan_.groups[group_];
+  if (group_entries_ == 0) RETURN_IF_ERROR(PadTo(group.offset));
+  RETURN_IF_ERROR(sink_->Append(bytes));
+  written_ += bytes.size();
+  mix_counts_ = false;
+  group_entries_ = std::min(group.entries, group_entries_ + pages * group.entries_per_page());
+  if (group_entries_ == group.entries) {
+    ++group_;
+    group_entries_ = 0;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status NativeIndexWriter::FlushPage() {
-  Store32(page_.data(), PageCrc(checksum_, written_, Span(page_).subspan(kCrcBytes)));
+  SealPage(checksum_, written_, page_.data(), page_.size());
   RETURN_IF_ERROR(sink_->Append(page_));
   written_ += page_.size();
   page_.assign(kCrcBytes, 0);
@@ -196,7 +212,7 @@ absl::Status NativeIndexWriter::FlushPage() {
 
 absl::Status NativeIndexWriter::Finish() {
   DAGSTORE_CHECK(group_ == plan_.groups.size() && written_ == bytes_);
-  if (mix_ != plan_.entries_mix)
+  if (mix_counts_ && mix_ != plan_.entries_mix)
     return DataLoss("index entries written are not those that were added: a temporary file was damaged");
   return absl::OkStatus();
 }
@@ -232,6 +248,16 @@ class NativeIndex final : public ShardIndex {
 
   absl::Status ParseHeader();
   Span PageBytes(const Group& group, uint64_t page) const;
+  // Where the entries of each bucket of upper digest bits begin: 8 to 16 entries a bucket, 0.25 to 0.5 bytes each.
+  struct Directory {
+    int shift = 0;
+    std::vector<uint32_t> starts;  // one more than buckets
+  };
+  // The directory of a group, if it has one; counts the lookup, and makes it when they were many. Null if a page is
+  // damaged.
+  const Directory* DirectoryOf(const Group& group) const;
+  std::unique_ptr<const Directory> MakeDirectory(const Group& group) const;
+
   // True if the page is what was written; the answer is kept, so that it costs something once.
   bool Verify(const Group& group, uint64_t page) const;
   bool PageMatches(const Group& group, uint64_t page) const;
@@ -256,6 +282,13 @@ class NativeIndex final : public ShardIndex {
   // A bit per page: its checksum has been verified. Zero pages of the kernel until touched, so that opening is not
   // proportional to the entries. Set by any thread; two that race verify the same page twice.
   std::unique_ptr<uint64_t[], FreeBits> verified_;
+
+  // Of the largest group.
+  size_t directory_group_ = 0;
+  mutable std::atomic<uint64_t> lookups_{0};  // about; until there is a directory
+  mutable std::atomic<bool> making_{false};   // or made: one thread does it, once
+  mutable std::atomic<const Directory*> directory_{nullptr};
+  mutable std::unique_ptr<const Directory> directory_owner_;  // written by that thread before directory_ is
 };
 
 absl::StatusOr<std::shared_ptr<const ShardIndex>> NativeIndex::Open(Span bytes,
@@ -355,6 +388,7 @@ absl::Status NativeIndex::ParseHeader() {
     group.per_page = group.entries_per_page();
     pages_ += group.pages();
     groups_.push_back(group);
+    if (group.entries > groups_[directory_group_].entries) directory_group_ = i;
   }
   if (end != bytes_.size() || entries != summary_.entries)
     return DataLoss("groups of the shard index cover {} of {} bytes, {} of {} entries", end, bytes_.size(), entries,
@@ -409,6 +443,41 @@ const uint8_t* NativeIndex::EntryAt(const Group& group, uint64_t rank) const {
          (rank - page * group.per_page) * group.entry_size();
 }
 
+const NativeIndex::Directory* NativeIndex::DirectoryOf(const Group& group) const {
+  if (&group != &groups_[directory_group_]) return nullptr;
+  if (const Directory* directory = directory_.load(std::memory_order_acquire)) return directory;
+  if (group.entries < kDirectoryEntriesMin || group.entries > kDirectoryEntriesMax || group.digest_size == 0 ||
+      making_.load(std::memory_order_relaxed)) {
+    return nullptr;
+  }
+  const uint64_t lookups = lookups_.load(std::memory_order_relaxed) + 1;
+  lookups_.store(lookups, std::memory_order_relaxed);
+  if (lookups < group.entries / kEntriesPerLookup || making_.exchange(true)) return nullptr;
+  directory_owner_ = MakeDirectory(group);
+  directory_.store(directory_owner_.get(), std::memory_order_release);
+  return directory_owner_.get();
+}
+
+std::unique_ptr<const NativeIndex::Directory> NativeIndex::MakeDirectory(const Group& group) const {
+  auto directory = std::make_unique<Directory>();
+  const int bits = static_cast<int>(std::bit_width(group.entries)) - 4;
+  directory->shift = 64 - bits;
+  directory->starts.resize((size_t{1} << bits) + 1);
+  uint64_t bucket = 0, rank = 0;
+  for (uint64_t page = 0; page < group.pages(); ++page) {
+    if (!Verify(group, page)) return nullptr;  // whoever reads it is told
+    const uint8_t* entry = PageBytes(group, page).data() + kCrcBytes;
+    for (const uint64_t end = std::min(group.entries, rank + group.per_page); rank < end; ++rank) {
+      const uint64_t prefix = IndexDigestPrefix(entry, group.digest_size) >> directory->shift;
+      if (prefix < bucket) return nullptr;  // out of order: only CheckAll() looks for that
+      while (bucket < prefix) directory->starts[++bucket] = static_cast<uint32_t>(rank);
+      entry += group.entry_size();
+    }
+  }
+  while (bucket < uint64_t{1} << bits) directory->starts[++bucket] = static_cast<uint32_t>(rank);
+  return directory;
+}
+
 absl::StatusOr<size_t> NativeIndex::Find(const MultihashView& hash,
                                          absl::FunctionRef<bool(const IndexEntry&)> visit) const {
   const auto found = std::lower_bound(
@@ -428,6 +497,13 @@ absl::StatusOr<size_t> NativeIndex::Find(const MultihashView& hash,
   const uint64_t wanted = IndexDigestPrefix(hash.digest.data(), digest_size);
   uint64_t low = 0, low_prefix = 0;
   uint64_t high = group.entries, high_prefix = ~uint64_t{0};
+  if (const Directory* directory = DirectoryOf(group)) {
+    const uint64_t bucket = wanted >> directory->shift;
+    low = directory->starts[bucket];
+    low_prefix = bucket << directory->shift;
+    high = directory->starts[bucket + 1];
+    high_prefix = low_prefix | ((uint64_t{1} << directory->shift) - 1);
+  }
   bool was_less = false;
   for (int step = 0; low < high; ++step) {
     const uint64_t width = high - low;

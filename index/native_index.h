@@ -5,6 +5,8 @@
 // Threads: a writer belongs to one; an open index to any.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -13,6 +15,7 @@
 namespace dagstore {
 
 inline constexpr size_t kIndexPageBytes = 4096;  // a page fault; its checksum is verified in 0.5 us
+inline constexpr size_t kIndexPageHeadBytes = 4;  // the checksum
 inline constexpr size_t kIndexTailBytes = 14;    // of an entry, after the digest: offset, sizes, codec
 inline constexpr uint64_t kIndexOffsetMax = (uint64_t{1} << 48) - 1;  // 256 TiB: what the six bytes of an offset hold
 inline constexpr uint64_t kIndexEntriesMax = uint64_t{1} << 40;       // so that no size here overflows 64 bits
@@ -31,7 +34,7 @@ struct IndexGroup {
   uint64_t offset = 0;  // of its first page in the file; computed by the writer
 
   size_t entry_size() const { return digest_size + kIndexTailBytes; }
-  uint64_t entries_per_page() const { return (kIndexPageBytes - 4) / entry_size(); }
+  uint64_t entries_per_page() const { return (kIndexPageBytes - kIndexPageHeadBytes) / entry_size(); }
   uint64_t pages() const { return (entries + entries_per_page() - 1) / entries_per_page(); }
   uint64_t bytes() const;  // of all pages; only the last may be short
 };
@@ -39,8 +42,13 @@ struct IndexGroup {
 // Writes the bytes after the digest. `codec_index` points into the codec table.
 void EncodeIndexTail(uint64_t offset, uint32_t data_size, uint16_t head_size, uint16_t codec_index, uint8_t* out);
 // The first eight digest bytes as a number; shorter digests end in zeros, which keeps their order.
-uint64_t IndexDigestPrefix(const uint8_t* digest, size_t size);
-uint64_t IndexTailOffset(const uint8_t* tail);
+inline uint64_t IndexDigestPrefix(const uint8_t* digest, size_t size) {
+  if (size >= 8) return Load64Big(digest);
+  uint64_t prefix = 0;
+  for (size_t i = 0; i < size; ++i) prefix |= uint64_t{digest[i]} << (56 - 8 * i);
+  return prefix;
+}
+inline uint64_t IndexTailOffset(const uint8_t* tail) { return Load32(tail) | uint64_t{Load16(tail + 4)} << 32; }
 // The part of one entry (digest and tail) in the sum of the header; the sum does not depend on the order.
 uint64_t IndexEntryMix(Span entry);
 
@@ -85,6 +93,14 @@ class NativeIndexWriter {
   absl::Status Begin(IndexSink& sink);
   // The next entry (digest and tail): all of the first group in order of digest and offset, then of the next.
   absl::Status Append(const uint8_t* entry);
+  // Any thread. Makes `pages` pages of the current group from `first` on, for AppendPages. `entry_at(rank)` gives the
+  // entries of the group in order.
+  template <typename EntryAt>
+  void EncodePages(uint64_t first, uint64_t pages, EntryAt entry_at, Bytes& out) const;
+  // The next pages of the current group. In place of Append for a whole group, and only for entries that have not left
+  // memory since they were added to entries_mix: they are not checked against it.
+  absl::Status AppendPages(uint64_t pages, Span bytes);
+  const IndexGroup& group() const { return plan_.groups[group_]; }  // the current one
   // Once, last. DataLoss if the entries are not those of the plan (a temporary file did not give back what it was
   // given).
   absl::Status Finish();
@@ -93,6 +109,7 @@ class NativeIndexWriter {
   NativeIndexWriter() = default;
   absl::Status FlushPage();
   absl::Status PadTo(uint64_t offset);
+  static void SealPage(uint32_t checksum, uint64_t offset, uint8_t* page, size_t size);
 
   NativeIndexPlan plan_;
   Bytes header_;
@@ -102,9 +119,28 @@ class NativeIndexWriter {
   uint64_t written_ = 0;
   size_t group_ = 0;
   uint64_t group_entries_ = 0;  // of the current group, so far
-  uint64_t mix_ = 0;
+  uint64_t mix_ = 0;            // of the entries, unless they came as pages
+  bool mix_counts_ = true;
   Bytes page_;                  // begins with room for the checksum
 };
+
+template <typename EntryAt>
+void NativeIndexWriter::EncodePages(uint64_t first, uint64_t pages, EntryAt entry_at, Bytes& out) const {
+  const IndexGroup& group = plan_.groups[group_];
+  const size_t size = group.entry_size();
+  const uint64_t per_page = group.entries_per_page();
+  out.resize(std::min(pages * kIndexPageBytes, group.bytes() - first * kIndexPageBytes));
+  uint8_t* page = out.data();
+  for (uint64_t number = first; number < first + pages; ++number) {
+    uint8_t* at = page + kIndexPageHeadBytes;
+    const uint64_t end = std::min(group.entries, (number + 1) * per_page);
+    for (uint64_t rank = number * per_page; rank < end; ++rank, at += size) std::memcpy(at, entry_at(rank), size);
+    uint8_t* const page_end = std::min(page + kIndexPageBytes, out.data() + out.size());
+    std::fill(at, page_end, uint8_t{0});
+    SealPage(checksum_, group.offset + number * kIndexPageBytes, page, static_cast<size_t>(page_end - page));
+    page = page_end;
+  }
+}
 
 // Opens an index in `bytes`, which stay as they are while `keep_alive` lives. Memory beside them: the tables of the
 // header, and a bit per page.

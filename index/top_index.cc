@@ -22,7 +22,7 @@ namespace {
 
 using RunPtr = std::shared_ptr<const TopRun>;
 
-constexpr uint32_t kManifestVersion = 1;
+constexpr uint32_t kManifestVersion = 2;
 constexpr std::string_view kManifestKey = "manifest";
 constexpr std::string_view kCoveredPrefix = "covered/";
 constexpr double kDeadFractionMax = 0.25;  // of a run, before it is rewritten
@@ -63,25 +63,32 @@ std::string Encode(const Manifest& manifest) {
     Append32(out, run.ordinal_min);
     Append32(out, run.ordinal_max);
     Append32(out, run.header_crc);
+    Append32(out, run.range.Packed());
   }
   Append32(out, Crc32c(AsSpan(out)));
   return out;
 }
 
 absl::StatusOr<Manifest> DecodeManifest(std::string_view text) {
-  constexpr size_t kHead = 16, kRun = 28, kTail = 4;
+  constexpr size_t kHead = 16, kTail = 4;
   const Span bytes = AsSpan(text);
   if (bytes.size() < kHead + kTail || Crc32c(bytes.first(bytes.size() - kTail)) != Load32(&bytes[bytes.size() - kTail]))
     return DataLoss("the manifest of the top-level index is damaged");
-  if (const uint32_t version = Load32(bytes.data()); version != kManifestVersion)
+  const uint32_t version = Load32(bytes.data());
+  if (version == 0 || version > kManifestVersion)
     return FailedPrecondition("the top-level index has version {}: this build reads {}", version, kManifestVersion);
+  const size_t kRun = version == 1 ? 28 : 32;  // version 1 knew no ranges
   Manifest manifest;
   manifest.number_next = Load64(&bytes[4]);
   const uint32_t count = Load32(&bytes[12]);
   if (bytes.size() != kHead + uint64_t{count} * kRun + kTail)
     return DataLoss("the manifest of the top-level index has a wrong size");
-  for (const uint8_t* at = &bytes[kHead]; at != &bytes[bytes.size() - kTail]; at += kRun)
-    manifest.runs.push_back({Load64(at), Load64(at + 8), Load32(at + 16), Load32(at + 20), Load32(at + 24)});
+  for (const uint8_t* at = &bytes[kHead]; at != &bytes[bytes.size() - kTail]; at += kRun) {
+    RunInfo run{Load64(at), Load64(at + 8), Load32(at + 16), Load32(at + 20), Load32(at + 24), {}};
+    if (version > 1 && !KeyRange::Unpack(Load32(at + 28), run.range))
+      return DataLoss("the manifest of the top-level index names no range of keys");
+    manifest.runs.push_back(run);
+  }
   return manifest;
 }
 
@@ -140,6 +147,7 @@ class PackedTopIndex final : public TopIndex {
   absl::StatusOr<std::vector<Ordinal>> DropDamaged() override;
   TopIndexStats Stats() const override;
   absl::Status CheckAll() const override;
+  absl::Status Compact() override;
   void AwaitIdle() override;
 
  private:
@@ -172,13 +180,12 @@ class PackedTopIndex final : public TopIndex {
   absl::Status AddAsRun(Ordinal ordinal, std::span<const Fingerprint> sorted);
 
   // Writes a file, whole or not at all; null if `fill` appended nothing.
-  absl::StatusOr<RunPtr> WriteRun(uint64_t entries_expected, bool single_ordinal,
+  absl::StatusOr<RunPtr> WriteRun(uint64_t entries_expected, bool single_ordinal, KeyRange range,
                                   absl::FunctionRef<absl::Status(TopRunWriter&)> fill);
   void RemoveRunFile(const TopRun& run);
-  // Makes `added` (may be null) take the place of `removed` and of the table `flushed` (may be null), on disk and for
-  // readers; what was sealed in that table is covered from now on. On an error nothing has changed, and `added` is
-  // gone.
-  absl::Status Install(RunPtr added, const std::vector<RunPtr>& removed, TopBuffer* flushed);
+  // Makes `added` take the place of `removed` and of the table `flushed` (may be null), on disk and for readers; what
+  // was sealed in that table is covered from now on. On an error nothing has changed, and `added` is gone.
+  absl::Status Install(const std::vector<RunPtr>& added, const std::vector<RunPtr>& removed, TopBuffer* flushed);
   absl::Status Commit(const std::vector<RunPtr>& runs, const std::map<uint32_t, OrdinalSet::Words>& chunks)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(manifest_mutex_);
 
@@ -188,6 +195,8 @@ class PackedTopIndex final : public TopIndex {
   void WriteFrozen();
   std::vector<RunPtr> PickMerge();
   absl::Status Merge(const std::vector<RunPtr>& inputs);
+  // The entries of the writer's range, from cursors that stand at its begin.
+  absl::Status FillMerged(std::vector<TopRun::Cursor>& cursors, TopRunWriter& writer);
   // Removes what no reader holds any more. True if something is left.
   bool ReleaseRetired();
   bool stopping() const { return stop_.load(std::memory_order_relaxed); }
@@ -234,6 +243,7 @@ class PackedTopIndex final : public TopIndex {
   bool wake_ ABSL_GUARDED_BY(wake_mutex_) = false;
   bool idle_ ABSL_GUARDED_BY(wake_mutex_) = false;
   std::atomic<bool> stop_{false};
+  std::atomic<bool> compact_wanted_{false};
 
   // The index's own thread.
   std::map<uint64_t, double> dead_fractions_;  // by run number, as last sampled
@@ -391,13 +401,15 @@ absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys,
       const size_t run_count = std::min(kFindRuns, state->runs.size() - first);
       const RunPtr* const runs = state->runs.data() + first;
       for (size_t r = 0; r < run_count; ++r)
-        for (size_t i = 0; i < count; ++i) runs[r]->PrefetchDirectory(wanted[i]);
+        for (size_t i = 0; i < count; ++i)
+          if (runs[r]->MayHold(wanted[i])) runs[r]->PrefetchDirectory(wanted[i]);
       if (first == 0) {
         for (size_t b = 0; b < buffer_count; ++b)
           for (size_t i = 0; i < count; ++i) chains[b][i] = buffers[b]->Begin(wanted[i]);
       }
       for (size_t r = 0; r < run_count; ++r)
-        for (size_t i = 0; i < count; ++i) ranges[r][i] = runs[r]->PrefetchEntries(wanted[i]);
+        for (size_t i = 0; i < count; ++i)
+          ranges[r][i] = runs[r]->MayHold(wanted[i]) ? runs[r]->PrefetchEntries(wanted[i]) : TopRun::Range{};
       if (first == 0) {
         for (size_t b = 0; b < buffer_count; ++b)
           for (size_t i = 0; i < count; ++i) buffers[b]->Find(wanted[i], chains[b][i], hit(i));
@@ -442,7 +454,7 @@ absl::Status PackedTopIndex::AddAsRun(Ordinal ordinal, std::span<const Fingerpri
   while (!sorted.empty()) {
     const std::span<const Fingerprint> part = sorted.first(std::min<size_t>(sorted.size(), kRunEntriesMax));
     sorted = sorted.subspan(part.size());
-    ASSIGN_OR_RETURN(RunPtr run, WriteRun(part.size(), true, [&](TopRunWriter& writer) -> absl::Status {
+    ASSIGN_OR_RETURN(RunPtr run, WriteRun(part.size(), true, {}, [&](TopRunWriter& writer) -> absl::Status {
                        for (size_t i = 0; i < part.size(); ++i) {
                          const RunKey key = RunKeyOf(part[i]);
                          if (i != 0 && key == RunKeyOf(part[i - 1])) continue;
@@ -450,7 +462,7 @@ absl::Status PackedTopIndex::AddAsRun(Ordinal ordinal, std::span<const Fingerpri
                        }
                        return absl::OkStatus();
                      }));
-    RETURN_IF_ERROR(Install(std::move(run), {}, nullptr));
+    RETURN_IF_ERROR(Install({std::move(run)}, {}, nullptr));
   }
   Wake();
   return absl::OkStatus();
@@ -514,12 +526,12 @@ absl::Status PackedTopIndex::Flush() {
   return AwaitWrite();
 }
 
-absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t entries_expected, bool single_ordinal,
+absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t entries_expected, bool single_ordinal, KeyRange range,
                                                 absl::FunctionRef<absl::Status(TopRunWriter&)> fill) {
   const uint64_t number = number_next_.fetch_add(1);
   if (in_memory()) {
     MemoryFile file;
-    TopRunWriter writer(file, number, entries_expected, single_ordinal);
+    TopRunWriter writer(file, number, entries_expected, single_ordinal, range);
     RETURN_IF_ERROR(fill(writer));
     if (writer.entries() == 0) return RunPtr();
     RETURN_IF_ERROR(writer.Finish().status());
@@ -529,7 +541,7 @@ absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t entries_expected, bool 
   const std::string path = Path(RunName(number, ".top"));
   const auto make = [&]() -> absl::StatusOr<RunPtr> {
     ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, io_.Create(temp));
-    TopRunWriter writer(*file, number, entries_expected, single_ordinal);
+    TopRunWriter writer(*file, number, entries_expected, single_ordinal, range);
     RETURN_IF_ERROR(fill(writer));
     if (writer.entries() == 0) return RunPtr();
     ASSIGN_OR_RETURN(const RunInfo info, writer.Finish());
@@ -567,7 +579,8 @@ absl::Status PackedTopIndex::Commit(const std::vector<RunPtr>& runs,
   return kv_.Commit(batch, true);
 }
 
-absl::Status PackedTopIndex::Install(RunPtr added, const std::vector<RunPtr>& removed, TopBuffer* flushed) {
+absl::Status PackedTopIndex::Install(const std::vector<RunPtr>& added, const std::vector<RunPtr>& removed,
+                                     TopBuffer* flushed) {
   const MutexLock manifest_lock(manifest_mutex_);
   std::vector<RunPtr> runs;
   std::vector<Ordinal> sealed;
@@ -587,7 +600,7 @@ absl::Status PackedTopIndex::Install(RunPtr added, const std::vector<RunPtr>& re
   absl::Status status;
   // A merge of runs of which one was taken away as damaged in the meantime.
   if (found != removed.size()) status = DataLoss("a run that was merged is damaged");
-  if (added != nullptr) runs.push_back(added);
+  runs.insert(runs.end(), added.begin(), added.end());
   std::map<uint32_t, OrdinalSet::Words> chunks;
   for (const Ordinal ordinal : sealed) {
     auto [at, fresh] = chunks.try_emplace(ordinal / OrdinalSet::kChunkOrdinals);
@@ -596,7 +609,7 @@ absl::Status PackedTopIndex::Install(RunPtr added, const std::vector<RunPtr>& re
   }
   if (status.ok()) status = Commit(runs, chunks);
   if (!status.ok()) {
-    if (added != nullptr) RemoveRunFile(*added);
+    for (const RunPtr& run : added) RemoveRunFile(*run);
     return status;
   }
   for (const auto& [chunk, words] : chunks) covered_.Write(chunk, words);
@@ -662,7 +675,7 @@ void PackedTopIndex::WriteFrozen() {
   absl::StatusOr<RunPtr> run;
   if (buffer->size() != 0) {
     const std::vector<RunEntry> entries = buffer->Sorted();
-    run = WriteRun(entries.size(), false, [&](TopRunWriter& writer) -> absl::Status {
+    run = WriteRun(entries.size(), false, {}, [&](TopRunWriter& writer) -> absl::Status {
       const RunEntry* last = nullptr;
       for (const RunEntry& entry : entries) {
         if (last != nullptr && last->key == entry.key && last->ordinal == entry.ordinal) continue;
@@ -675,7 +688,9 @@ void PackedTopIndex::WriteFrozen() {
     run = RunPtr();
   }
   absl::Status status = run.status();
-  if (status.ok()) status = Install(*std::move(run), {}, buffer.get());
+  std::vector<RunPtr> added;
+  if (status.ok() && *run != nullptr) added.push_back(*std::move(run));
+  if (status.ok()) status = Install(added, {}, buffer.get());
   if (status.ok()) ++flushes_;
   const MutexLock lock(mutex_);
   write_error_ = std::move(status);
@@ -705,24 +720,32 @@ std::vector<RunPtr> PackedTopIndex::PickMerge() {
     if (dead_fractions_[run->info().number] > kDeadFractionMax) return {run};
   }
 
-  std::sort(runs.begin(), runs.end(),
-            [](const RunPtr& a, const RunPtr& b) { return a->info().entries < b->info().entries; });
+  // Runs of one range of keys are merged with each other. The smallest first.
+  std::sort(runs.begin(), runs.end(), [](const RunPtr& a, const RunPtr& b) {
+    return std::pair(a->info().range, a->info().entries) < std::pair(b->info().range, b->info().entries);
+  });
+  if (compact_wanted_.load()) {
+    bool compact = true;
+    for (size_t i = 1; i < runs.size(); ++i) {
+      const KeyRange &before = runs[i - 1]->info().range, &range = runs[i]->info().range;
+      compact = compact && before.bits == range.bits && before.index != range.index;
+    }
+    if (!compact) return runs;
+  }
   const double base = std::log(static_cast<double>(options_.merge_fan_in));
   const auto tier = [&](const RunPtr& run) {
-    return static_cast<int>(std::log(static_cast<double>(std::max<uint64_t>(1, run->info().entries))) / base);
+    return std::pair(run->info().range, static_cast<int>(std::log(static_cast<double>(
+                                                             std::max<uint64_t>(1, run->info().entries))) / base));
   };
-  // The lowest tier that is full goes up, and takes along what is smaller.
+  // The lowest tier that is full goes up, and takes along what is smaller in its range.
+  size_t range_begin = 0;
   for (size_t begin = 0, end = 0; begin < runs.size(); begin = end) {
+    if (runs[begin]->info().range != runs[range_begin]->info().range) range_begin = begin;
     while (end < runs.size() && tier(runs[end]) == tier(runs[begin])) ++end;
-    if (end - begin < static_cast<size_t>(options_.merge_fan_in)) continue;
-    std::vector<RunPtr> picked;
-    uint64_t entries = 0;
-    for (size_t i = 0; i < end; ++i) {
-      entries += runs[i]->info().entries;
-      if (entries > kRunEntriesMax) break;
-      picked.push_back(runs[i]);
+    if (end - begin >= static_cast<size_t>(options_.merge_fan_in)) {
+      return std::vector<RunPtr>(runs.begin() + static_cast<ptrdiff_t>(range_begin),
+                                 runs.begin() + static_cast<ptrdiff_t>(end));
     }
-    if (picked.size() >= static_cast<size_t>(options_.merge_fan_in)) return picked;
   }
   return {};
 }
@@ -730,40 +753,70 @@ std::vector<RunPtr> PackedTopIndex::PickMerge() {
 absl::Status PackedTopIndex::Merge(const std::vector<RunPtr>& inputs) {
   double live = 0;
   std::vector<TopRun::Cursor> cursors;
+  KeyRange whole = inputs.front()->info().range;
   for (const RunPtr& run : inputs) {
     live += static_cast<double>(run->info().entries) * (1 - dead_fractions_[run->info().number]);
     cursors.emplace_back(*run);
+    if (run->info().range != whole) whole = {};  // of all keys: they are being compacted
   }
-  const auto fill = [&](TopRunWriter& writer) -> absl::Status {
-    const int bucket_shift = writer.layout().remainder_bits();
-    std::vector<RunEntry> bucket_entries;
-    for (uint64_t bucket = 0; bucket < writer.layout().buckets(); ++bucket) {
-      if (bucket % kMergePause == 0) {
-        if (stopping()) return Cancelled("the top-level index is closing");
-        WriteFrozen();  // so that a long merge does not hold up those who add
-        io_.Yield();
-      }
-      const RunKey end = (bucket + 1) << bucket_shift;
-      bucket_entries.clear();
-      for (TopRun::Cursor& cursor : cursors) {
-        for (; cursor.valid() && cursor.key() < end; cursor.Next()) {
-          if (!dead_.Contains(cursor.ordinal())) bucket_entries.push_back({cursor.key(), cursor.ordinal()});
-        }
-        RETURN_IF_ERROR(cursor.status());
-      }
-      if (Mutant(kMutantMergeLosesEntries) && !bucket_entries.empty()) bucket_entries.pop_back();
-      SortSmall(bucket_entries.data(), bucket_entries.data() + bucket_entries.size());
-      const RunEntry* last = nullptr;
-      for (const RunEntry& entry : bucket_entries) {
-        if (last != nullptr && last->key == entry.key && last->ordinal == entry.ordinal) continue;
-        last = &entry;
-        RETURN_IF_ERROR(writer.Append(entry.key, entry.ordinal));
-      }
+  // Split, if it would be too large: the cursors walk on from part to part.
+  int split = 0;
+  const auto entries_max = static_cast<double>(options_.run_entries_max);
+  while (whole.bits + split < KeyRange::kBitsMax && live > std::ldexp(entries_max, split)) ++split;
+  std::vector<RunPtr> merged;
+  const auto merge = [&]() -> absl::Status {
+    for (uint32_t part = 0; part < uint32_t{1} << split; ++part) {
+      const KeyRange range{static_cast<uint8_t>(whole.bits + split), whole.index << split | part};
+      ASSIGN_OR_RETURN(RunPtr run, WriteRun(static_cast<uint64_t>(std::ldexp(live, -split)), false, range,
+                                            [&](TopRunWriter& writer) { return FillMerged(cursors, writer); }));
+      if (run != nullptr) merged.push_back(std::move(run));
     }
     return absl::OkStatus();
   };
-  ASSIGN_OR_RETURN(RunPtr merged, WriteRun(static_cast<uint64_t>(live), false, fill));
-  return Install(std::move(merged), inputs, nullptr);
+  if (absl::Status status = merge(); !status.ok()) {
+    for (const RunPtr& run : merged) RemoveRunFile(*run);
+    return status;
+  }
+  return Install(merged, inputs, nullptr);
+}
+
+absl::Status PackedTopIndex::FillMerged(std::vector<TopRun::Cursor>& cursors, TopRunWriter& writer) {
+  const int bucket_shift = writer.layout().remainder_bits();
+  std::vector<RunEntry> bucket_entries;
+  for (uint64_t bucket = 0; bucket < writer.layout().buckets(); ++bucket) {
+    if (bucket % kMergePause == 0) {
+      if (stopping()) return Cancelled("the top-level index is closing");
+      WriteFrozen();  // so that a long merge does not hold up those who add
+      io_.Yield();
+    }
+    const RunKey end = writer.range().begin() + ((bucket + 1) << bucket_shift);
+    bucket_entries.clear();
+    for (TopRun::Cursor& cursor : cursors) {
+      for (; cursor.valid() && cursor.key() < end; cursor.Next()) {
+        if (!dead_.Contains(cursor.ordinal())) bucket_entries.push_back({cursor.key(), cursor.ordinal()});
+      }
+      RETURN_IF_ERROR(cursor.status());
+    }
+    if (Mutant(kMutantMergeLosesEntries) && !bucket_entries.empty()) bucket_entries.pop_back();
+    SortSmall(bucket_entries.data(), bucket_entries.data() + bucket_entries.size());
+    const RunEntry* last = nullptr;
+    for (const RunEntry& entry : bucket_entries) {
+      if (last != nullptr && last->key == entry.key && last->ordinal == entry.ordinal) continue;
+      last = &entry;
+      RETURN_IF_ERROR(writer.Append(entry.key, entry.ordinal));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PackedTopIndex::Compact() {
+  RETURN_IF_ERROR(Flush());
+  const uint64_t failures = merge_failures_.load();
+  compact_wanted_.store(true);
+  AwaitIdle();
+  compact_wanted_.store(false);
+  if (merge_failures_.load() != failures) return ResourceExhausted("the runs of the top-level index were not merged");
+  return Health();
 }
 
 bool PackedTopIndex::ReleaseRetired() {
@@ -880,6 +933,8 @@ absl::StatusOr<std::unique_ptr<TopIndex>> OpenTopIndex(const TopIndexOptions& op
   if (options.merge_fan_in < 2) return InvalidArgument("merge_fan_in {} is below 2", options.merge_fan_in);
   if (options.buffer_entries_max < 1 || options.buffer_entries_max > size_t{1} << 30)
     return InvalidArgument("buffer_entries_max {} is not within 1 and 2^30", options.buffer_entries_max);
+  if (options.run_entries_max < 1 || options.run_entries_max > kRunEntriesMax / 2)
+    return InvalidArgument("run_entries_max {} is not within 1 and 2^31", options.run_entries_max);
   auto index = std::make_unique<PackedTopIndex>(options, kv, io);
   RETURN_IF_ERROR(index->Open());
   return index;

@@ -44,6 +44,10 @@ struct TopIndexOptions {
   std::string dir = {};                 // runs live here, made if absent; empty: memory only
   size_t buffer_entries_max = 4 << 20;  // 20 bytes each, twice while one is written; full = written as a run
   int merge_fan_in = 8;                 // runs of one tier before they are merged; at least 2
+  // Entries of one run, about. What a merge would make larger is split by ranges of keys, each merged with its like
+  // only from then on: so a merge needs at most merge_fan_in times this in extra space (5 GB), however large the whole
+  // index is.
+  uint64_t run_entries_max = uint64_t{64} << 20;
 };
 
 struct TopIndexStats {
@@ -102,6 +106,9 @@ class TopIndex {
   virtual TopIndexStats Stats() const = 0;
   // Worker thread. Checks every checksum of every run. DataLoss names the damaged run.
   virtual absl::Status CheckAll() const = 0;
+  // Worker thread. Writes what is in memory and merges all runs, to one for each range of keys. Lookups are fastest
+  // then; takes twice the space meanwhile.
+  virtual absl::Status Compact() = 0;
   // Worker thread. Waits until nothing is left to write or merge. For tests and benchmarks.
   virtual void AwaitIdle() = 0;
 };

@@ -25,7 +25,7 @@ constexpr size_t kAtEntries = 24;
 constexpr size_t kAtOrdinalMin = 32;
 constexpr size_t kAtOrdinalMax = 36;
 constexpr size_t kAtChecksumsCrc = 40;
-constexpr size_t kAtPrefix = 44;  // zeros: the whole key range; see the format page
+constexpr size_t kAtRange = 44;  // 0: all keys
 constexpr size_t kAtHeaderCrc = 60;
 
 uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
@@ -33,8 +33,9 @@ uint64_t Chunks(uint64_t bytes) { return (bytes + kRunChunkBytes - 1) / kRunChun
 
 }  // namespace
 
-RunLayout RunLayout::For(uint64_t entries_expected, bool single_ordinal) {
+RunLayout RunLayout::For(uint64_t entries_expected, bool single_ordinal, KeyRange range) {
   RunLayout layout;
+  layout.range_bits = range.bits;
   // The power of two nearest to an eighth: 5.7 to 11.3 entries a bucket (181 / 1024 = sqrt(2) / 8).
   const uint64_t buckets = entries_expected * 181 / 1024;
   layout.bucket_bits = buckets == 0 ? 0 : static_cast<int>(std::bit_width(buckets)) - 1;
@@ -84,18 +85,21 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   info_.header_crc = Load32(header + kAtHeaderCrc);
   if (Crc32c(bytes_.first(kAtHeaderCrc)) != info_.header_crc)
     return DataLoss("the checksum of a top-level run's header differs");
-  if (Load32(header + kAtVersion) != kVersion || header[kAtKeyBits] != kRunKeyBits || Load32(header + kAtPrefix) != 0)
+  if (Load32(header + kAtVersion) != kVersion || header[kAtKeyBits] != kRunKeyBits)
     return FailedPrecondition("top-level run of version {}: this build reads {}", Load32(header + kAtVersion),
                               kVersion);
   info_.number = Load64(header + kAtNumber);
   info_.entries = Load64(header + kAtEntries);
   info_.ordinal_min = Load32(header + kAtOrdinalMin);
   info_.ordinal_max = Load32(header + kAtOrdinalMax);
+  if (!KeyRange::Unpack(Load32(header + kAtRange), info_.range))
+    return DataLoss("top-level run {} names no range of keys", info_.number);
   if (expected != nullptr && !(info_ == *expected))
     return DataLoss("top-level run {} is not the one that is listed", expected->number);
   layout_.bucket_bits = header[kAtBucketBits];
   layout_.remainder_bytes = header[kAtRemainderBytes];
   layout_.ordinal_bytes = header[kAtOrdinalBytes];
+  layout_.range_bits = info_.range.bits;
   if (layout_.bucket_bits > 32 || layout_.remainder_bytes != (layout_.remainder_bits() + 7) / 8 ||
       (layout_.ordinal_bytes != 0 && layout_.ordinal_bytes != 4) || info_.entries > kRunEntriesMax ||
       layout_.file_size(info_.entries) != bytes_.size())
@@ -130,6 +134,7 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   remainder_bits_ = layout_.remainder_bits();
   remainder_mask_ = remainder_bytes_ == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * remainder_bytes_)) - 1;
   key_mask_ = (uint64_t{1} << remainder_bits_) - 1;
+  range_mask_ = (uint64_t{1} << (kRunKeyBits - info_.range.bits)) - 1;
   single_ordinal_ = layout_.ordinal_bytes == 0;
   checked_.reset(new std::atomic<uint64_t>[Chunks(entries_region_.size()) / 64 + 1]());
   return absl::OkStatus();
@@ -186,7 +191,7 @@ void TopRun::Cursor::Load() {
     const size_t last = static_cast<size_t>(at + run_.entry_bytes_ - 1 - run_.entries_) / kRunChunkBytes;
     verified_until_ = run_.entries_ + (last + 1) * kRunChunkBytes;
   }
-  key_ = bucket_ << run_.remainder_bits_ | (Load64(at) & run_.remainder_mask_);
+  key_ = run_.info_.range.begin() | bucket_ << run_.remainder_bits_ | (Load64(at) & run_.remainder_mask_);
   ordinal_ = run_.OrdinalAt(at);
   valid_ = true;
 }
@@ -221,10 +226,12 @@ absl::Status TopRun::CheckAll() const {
 
 absl::Status TopRun::DamagedStatus() const { return DataLoss("top-level run {} is damaged", info_.number); }
 
-TopRunWriter::TopRunWriter(WritableFile& file, uint64_t number, uint64_t entries_expected, bool single_ordinal)
+TopRunWriter::TopRunWriter(WritableFile& file, uint64_t number, uint64_t entries_expected, bool single_ordinal,
+                           KeyRange range)
     : file_(file),
       number_(number),
-      layout_(RunLayout::For(entries_expected, single_ordinal)),
+      range_(range),
+      layout_(RunLayout::For(entries_expected, single_ordinal, range)),
       directory_section_(file, kHeaderBytes),
       entry_section_(file, layout_.entries_offset()) {
   DAGSTORE_CHECK(entries_expected <= kRunEntriesMax);
@@ -261,7 +268,7 @@ absl::StatusOr<RunInfo> TopRunWriter::Finish() {
   for (const uint32_t crc : entry_section_.checksums()) Append32(checksums, crc);
   RETURN_IF_ERROR(file_.WriteAt(checksums_at, checksums));
 
-  RunInfo info{number_, entries_, entries_ == 0 ? 0 : ordinal_min_, ordinal_max_, 0};
+  RunInfo info{number_, entries_, entries_ == 0 ? 0 : ordinal_min_, ordinal_max_, 0, range_};
   Bytes header(kHeaderBytes);
   std::memcpy(header.data(), kMagic, sizeof(kMagic));
   Store32(&header[kAtVersion], kVersion);
@@ -274,6 +281,7 @@ absl::StatusOr<RunInfo> TopRunWriter::Finish() {
   Store32(&header[kAtOrdinalMin], info.ordinal_min);
   Store32(&header[kAtOrdinalMax], info.ordinal_max);
   Store32(&header[kAtChecksumsCrc], Crc32c(checksums));
+  Store32(&header[kAtRange], range_.Packed());
   info.header_crc = Crc32c(Span(header).first(kAtHeaderCrc));
   Store32(&header[kAtHeaderCrc], info.header_crc);
   RETURN_IF_ERROR(file_.WriteAt(0, header));

@@ -28,6 +28,25 @@ using RunKey = uint64_t;
 inline constexpr int kRunKeyBits = 59;
 inline RunKey RunKeyOf(Fingerprint fingerprint) { return fingerprint >> (64 - kRunKeyBits); }
 
+// The part of the keys that a run may hold: those whose upper `bits` bits are `index`. Small runs hold all of them;
+// large ones a part, so that a merge never needs much more space than its part takes.
+struct KeyRange {
+  uint8_t bits = 0;
+  uint32_t index = 0;
+
+  static constexpr int kBitsMax = 16;
+  bool Contains(RunKey key) const { return key >> (kRunKeyBits - bits) == index; }
+  RunKey begin() const { return RunKey{index} << (kRunKeyBits - bits); }
+  RunKey end() const { return (RunKey{index} + 1) << (kRunKeyBits - bits); }
+  // As stored: 0 for all keys.
+  uint32_t Packed() const { return uint32_t{bits} << 24 | index; }
+  static bool Unpack(uint32_t packed, KeyRange& range) {
+    range = {static_cast<uint8_t>(packed >> 24), packed & 0xffffff};
+    return range.bits <= kBitsMax && range.index >> range.bits == 0;
+  }
+  friend auto operator<=>(const KeyRange&, const KeyRange&) = default;
+};
+
 struct RunEntry {
   RunKey key;
   Ordinal ordinal;
@@ -45,6 +64,7 @@ struct RunInfo {
   Ordinal ordinal_min = 0;
   Ordinal ordinal_max = 0;
   uint32_t header_crc = 0;  // ties the listed run to the file: a header names the checksums of all the rest
+  KeyRange range = {};
 
   friend bool operator==(const RunInfo&, const RunInfo&) = default;
 };
@@ -54,10 +74,11 @@ struct RunLayout {
   int bucket_bits = 0;
   int remainder_bytes = 0;
   int ordinal_bytes = 4;  // 0: one ordinal, named in the header
+  int range_bits = 0;
 
-  static RunLayout For(uint64_t entries_expected, bool single_ordinal);
+  static RunLayout For(uint64_t entries_expected, bool single_ordinal, KeyRange range = {});
   uint64_t buckets() const { return uint64_t{1} << bucket_bits; }
-  int remainder_bits() const { return kRunKeyBits - bucket_bits; }
+  int remainder_bits() const { return kRunKeyBits - range_bits - bucket_bits; }
   size_t entry_bytes() const { return static_cast<size_t>(remainder_bytes + ordinal_bytes); }
   uint64_t entries_offset() const;
   uint64_t checksums_offset(uint64_t entries) const;
@@ -73,8 +94,9 @@ class TopRun {
   const RunInfo& info() const { return info_; }
   uint64_t SizeBytes() const { return bytes_.size(); }
   bool damaged() const { return damaged_.load(std::memory_order_relaxed); }
+  bool MayHold(RunKey key) const { return info_.range.Contains(key); }
 
-  // A lookup in three steps, so that many can wait for memory at once.
+  // A lookup in three steps, so that many can wait for memory at once. For keys that it may hold.
   struct Range {
     const uint8_t* begin;
     const uint8_t* end;
@@ -147,7 +169,7 @@ class TopRun {
 
   TopRun() = default;
   absl::Status Load(const RunInfo* expected);
-  size_t Bucket(RunKey key) const { return static_cast<size_t>(key >> remainder_bits_); }
+  size_t Bucket(RunKey key) const { return static_cast<size_t>((key & range_mask_) >> remainder_bits_); }
   Ordinal OrdinalAt(const uint8_t* entry) const {
     return single_ordinal_ ? info_.ordinal_min : Load32(entry + remainder_bytes_);
   }
@@ -179,6 +201,7 @@ class TopRun {
   int remainder_bits_ = 0;
   uint64_t remainder_mask_ = 0;  // of the bytes stored
   uint64_t key_mask_ = 0;        // of the key bits below the bucket's
+  uint64_t range_mask_ = 0;      // of the key bits below the range's
   bool single_ordinal_ = false;
 
   mutable std::unique_ptr<std::atomic<uint64_t>[]> checked_;  // a bit for each chunk of entries
@@ -189,12 +212,13 @@ class TopRun {
 class TopRunWriter {
  public:
   // About `entries_expected` will come; it decides the shape. The file must outlive the writer.
-  TopRunWriter(WritableFile& file, uint64_t number, uint64_t entries_expected, bool single_ordinal);
+  TopRunWriter(WritableFile& file, uint64_t number, uint64_t entries_expected, bool single_ordinal,
+               KeyRange range = {});
 
-  // Ascending by (key, ordinal), no repeats.
+  // Ascending by (key, ordinal), no repeats, within the range.
   absl::Status Append(RunKey key, Ordinal ordinal) {
     DAGSTORE_CHECK(entries_ < kRunEntriesMax);
-    const uint64_t bucket = key >> layout_.remainder_bits();
+    const uint64_t bucket = (key - range_.begin()) >> layout_.remainder_bits();
     while (next_bucket_ <= bucket) RETURN_IF_ERROR(EndBucket());
     uint8_t* const out = entry_section_.Reserve();
     Store64(out, key & ((uint64_t{1} << layout_.remainder_bits()) - 1));
@@ -208,6 +232,7 @@ class TopRunWriter {
   absl::StatusOr<RunInfo> Finish();
   uint64_t entries() const { return entries_; }
   const RunLayout& layout() const { return layout_; }
+  KeyRange range() const { return range_; }
 
  private:
   // Bytes of one region, written in large pieces, with a checksum for each chunk.
@@ -241,6 +266,7 @@ class TopRunWriter {
 
   WritableFile& file_;
   const uint64_t number_;
+  const KeyRange range_;
   const RunLayout layout_;
   Section directory_section_;
   Section entry_section_;

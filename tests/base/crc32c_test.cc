@@ -42,6 +42,15 @@ TEST_CASE("crc32c: instruction and table agree for every length, alignment and s
     CHECK_EQ(Crc32c(Crc32c(part.first(split)), part.subspan(split)), crc);
     CHECK_EQ(Crc32cPortable(Crc32cPortable(0, part.first(split)), part.subspan(split)), crc);
   }
+  // Long enough for parts that are computed side by side.
+  Bytes pages(64 << 10);
+  for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<uint8_t>(i * i + i / 7 + (i >> 9));
+  for (const size_t size : {4031, 4032, 4033, 4092, 4096, 8063, 8064, 12345, 65535, 65536}) {
+    CAPTURE(size);
+    const Span part = Span(pages).first(size);
+    CHECK_EQ(Crc32c(part), Crc32cPortable(0, part));
+    CHECK_EQ(Crc32c(Crc32c(part.first(size / 3)), part.subspan(size / 3)), Crc32cPortable(0, part));
+  }
 }
 
 }  // namespace

@@ -113,6 +113,7 @@ class FakeTopIndex final : public TopIndex {
   absl::StatusOr<std::vector<Ordinal>> DropDamaged() override { return std::vector<Ordinal>(); }
   TopIndexStats Stats() const override { return {}; }
   absl::Status CheckAll() const override { return absl::OkStatus(); }
+  absl::Status Compact() override { return absl::OkStatus(); }
   void AwaitIdle() override {}
 
   bool Dropped(Ordinal ordinal) const { return dropped_.contains(ordinal); }

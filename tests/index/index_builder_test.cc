@@ -137,6 +137,21 @@ TEST_CASE("index builder: putting entries aside changes nothing in the index") {
   }
 }
 
+TEST_CASE("index builder: with a helper the index is the same, byte for byte") {
+  std::vector<OwnedEntry> entries = UniformEntries(100'000);
+  for (size_t i = 0; i < 40'000; ++i)
+    entries.push_back({.code = kSha2_512, .digest = Bytes(64, static_cast<uint8_t>(i)), .offset = 1'000'000'000 + i});
+  const BuiltIndex alone = BuildFrom(entries);
+  const auto helper = BuildHelper::Start();
+  REQUIRE(helper != nullptr);
+  IndexBuilder builder({});
+  for (const OwnedEntry& entry : entries) REQUIRE_STATUS_OK(builder.Add(entry.view()));
+  const BuiltIndex helped = ValueOf(builder.Finish({}, SummaryOf(entries), helper.get()));
+  CHECK_EQ(helped.checksum, alone.checksum);
+  CHECK(helped.heap == alone.heap);
+  CHECK_STATUS_OK(ValueOf(OpenNativeIndex(helped.heap))->CheckAll());
+}
+
 TEST_CASE("index builder: a large index is published as a file, a small one is bytes") {
   TempDir dir;
   IndexOutput output = FileOutput(Io::Posix(), dir);

@@ -359,6 +359,47 @@ TEST_CASE("native index: a lookup checks the pages it reads, and they are few") 
   CHECK_LE(touched, 10 * 3);
 }
 
+TEST_CASE("native index: once it has been asked often it answers by a directory, and the answers are the same") {
+  std::vector<OwnedEntry> entries = UniformEntries(70'000);
+  entries.push_back(entries[5]);  // a duplicate, the least digest and the greatest
+  entries.back().offset = 1;
+  entries.push_back({.digest = Bytes(32), .offset = 2});
+  entries.push_back({.digest = Bytes(32, 0xff), .offset = 3});
+  const Bytes good = BuildFrom(entries).heap;
+  const auto index = ValueOf(OpenNativeIndex(good));
+  std::atomic<size_t> found = 0;
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 3; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = t; i < entries.size(); i += 3) {
+        const auto there = index->Contains(entries[i].view().hash);
+        found += there.ok() && *there;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQ(found, entries.size());
+  CHECK_EQ(FoundIn(*index, entries[5].view().hash).size(), 2);
+  for (size_t i = 0; i < 2000; ++i) {
+    const Bytes absent = Sha256Of(fmt::format("absent {}", i));
+    REQUIRE_FALSE(ValueOf(index->Contains({kSha2_256, absent})));
+  }
+  CHECK(FoundIn(*index, {kSha2_256, Bytes(32)}).size() == 1);
+  CHECK(FoundIn(*index, {kSha2_256, Bytes(32, 0xff)}).size() == 1);
+
+  // A damaged page is damage before and after, and makes no entry vanish.
+  Bytes bad = good;
+  bad[4096 * 400 + 7] ^= 1;
+  const auto damaged = ValueOf(OpenNativeIndex(bad));
+  size_t errors = 0;
+  for (const OwnedEntry& entry : entries) {
+    const auto there = damaged->Contains(entry.view().hash);
+    errors += !there.ok();
+    if (there.ok()) REQUIRE(*there);
+  }
+  CHECK(errors > 0);
+}
+
 TEST_CASE("native index: many threads look up in one index") {
   const std::vector<OwnedEntry> entries = UniformEntries(5000);
   const auto index = IndexOf(entries);

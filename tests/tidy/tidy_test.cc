@@ -222,7 +222,7 @@ struct Confined {
 };
 Complaints LibrariesOutOfPlace(const Tree& tree) {
   static const Confined kConfined[] = {
-      {"rocksdb/", {"base/kv_rocks.cc"}},
+      {"rocksdb/", {"base/kv_rocks.cc", "tools/bench/rocks_lookup.cc"}},
       {"curl/", {"base/http_curl.cc"}},
       {"nfsc/", {"mount/nfs_mount.cc"}},
       {"uv.h", {"dagstore/loop_uv.cc", "net/"}},

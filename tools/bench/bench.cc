@@ -26,10 +26,12 @@ struct Named {
 };
 constexpr Named kAll[] = {
     {"scan", "skip-scan and verified indexing of a CAR file", BenchScan},
-    {"acquire", "acquire and release through the loop", BenchAcquire},
+    {"acquire", "acquire and release, through the loop and without it", BenchAcquire},
     {"register", "durable registration, lazy and indexed", BenchRegister},
     {"get", "blocks by CID, with and without verification", BenchGet},
     {"restart", "open with a million shards; memory and disk per shard", BenchRestart},
+    {"lookup", "the top-level index: filling, merging, asking, against RocksDB", BenchLookup},
+    {"folder", "a folder of CARs, registered and read (see tools/interop_bench.sh)", BenchFolder},
     {"top", "popular blocks, destroy of large and small shards, lookups by multihash", BenchTop},
 };
 
@@ -91,12 +93,16 @@ int RunBench(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i] == "--quick") {
       config.quick = true;
+    } else if (arguments[i] == "--large") {
+      config.large = true;
     } else if (arguments[i] == "--dir" && i + 1 < arguments.size()) {
       config.dir = arguments[++i];
+    } else if (arguments[i] == "--cars" && i + 1 < arguments.size()) {
+      config.cars = arguments[++i];
     } else if (!arguments[i].starts_with("-")) {
       names.push_back(arguments[i]);
     } else {
-      fmt::print(stderr, "usage: dagstore bench [NAME...] [--quick] [--dir FOLDER]\n\n");
+      fmt::print(stderr, "usage: dagstore bench [NAME...] [--quick | --large] [--dir FOLDER] [--cars FOLDER]\n\n");
       for (const Named& bench : kAll) fmt::print(stderr, "  {:<10} {}\n", bench.name, bench.what);
       return arguments[i] == "--help" || arguments[i] == "-h" ? 0 : 2;
     }
@@ -122,7 +128,8 @@ int RunBench(const std::vector<std::string>& arguments) {
     std::filesystem::create_directories(config.dir);
     fmt::print("== {}: {}\n", bench.name, bench.what);
     bench.run(config);
-    fmt::print("   repeat: dagstore bench {}{}\n\n", bench.name, config.quick ? " --quick" : "");
+    fmt::print("   repeat: dagstore bench {}{}\n\n", bench.name,
+               config.quick ? " --quick" : config.large ? " --large" : "");
     std::error_code ignored;
     std::filesystem::remove_all(config.dir, ignored);
   }

@@ -1,5 +1,6 @@
 // Benchmarks: each prints our figure, the peer or limit measured beside it in the same run, and their ratio.
-// `dagstore bench [NAME...] [--quick] [--dir D]`. docs/performance.md says what each means and what we hold.
+// `dagstore bench [NAME...] [--quick | --large] [--dir D] [--cars D]`; docs/performance.md says what each means and
+// what we hold.
 #pragma once
 
 #include <functional>
@@ -10,8 +11,11 @@ namespace dagstore {
 
 struct BenchConfig {
   std::string dir = {};   // scratch space, emptied afterwards
+  std::string cars = {};  // of BenchFolder; samples are written there if it is empty
   bool quick = false;     // a tenth of the sizes, 3 repeats: to see that it works
-  int repeats() const { return quick ? 3 : 7; }
+  bool large = false;     // the sizes that the goals name where the usual ones are smaller; minutes more
+  bool once = false;      // no repeats
+  int repeats() const { return once ? 1 : quick ? 3 : 7; }
 };
 
 // `argv` without the program and the word "bench". Returns an exit code.
@@ -42,5 +46,7 @@ void BenchRegister(const BenchConfig& config);  // durable registration
 void BenchGet(const BenchConfig& config);       // blocks by CID
 void BenchRestart(const BenchConfig& config);   // a million shards: open, memory
 void BenchTop(const BenchConfig& config);       // popular blocks, destroy of large and small shards, lookups
+void BenchFolder(const BenchConfig& config);    // a folder of CARs, as tools/bench/go does it
+void BenchLookup(const BenchConfig& config);    // the top-level index against RocksDB
 
 }  // namespace dagstore

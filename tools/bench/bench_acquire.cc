@@ -1,4 +1,4 @@
-// Acquire and release through the loop: round trips while it is warm and asleep, and throughput.
+// Acquire and release: through the loop, warm and asleep, and without it.
 #include <pthread.h>
 #include <sched.h>
 #include <sys/eventfd.h>
@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/reference.h"
 #include "tools/bench/samples.h"
 
 namespace dagstore {
@@ -118,10 +119,103 @@ void BenchRoundTrips(const BenchConfig& config, DagStore& store) {
               [&] { return WakeFloorP99(slow_rounds); });
 }
 
+// Nanoseconds of an acquire and a release by `threads`, each of them, without the loop.
+template <typename Acquire>
+double InlineNanos(int threads, size_t cycles, Acquire acquire) {
+  std::vector<std::thread> callers;
+  const double took = Seconds([&] {
+    for (int t = 0; t < threads; ++t) {
+      callers.emplace_back([&] {
+        auto one = acquire();
+        for (size_t i = 0; i < cycles; ++i) one();
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+  });
+  return 1e9 * took / static_cast<double>(cycles) / threads;
+}
+
+// Without the loop, against round trips of the same store's loop, and against two synced events a cycle.
+void BenchInline(const BenchConfig& config) {
+  const std::string key = "baga6ea4seaqao7s73y24kcutaosvacpdjgfe5pw76ooefnyqw4ynr3d2y0000001";  // 64 bytes
+  const auto store = OpenBenchStore(BenchOptions(config.dir + "/inline"));
+  Options slow_options = BenchOptions(config.dir + "/loop");
+  slow_options.inline_acquire = false;
+  const auto slow = OpenBenchStore(slow_options);
+  for (DagStore* s : {store.get(), slow.get()}) {
+    DAGSTORE_CHECK_OK(s->RegisterShardSync(key, BytesMountOf(SampleCar(1, 1, 1000))));
+    DAGSTORE_CHECK_OK(s->RegisterShardSync("shard", BytesMountOf(SampleCar(1, 1, 1000))));
+    DAGSTORE_CHECK_OK(s->AcquireShardSync(key).status());
+    DAGSTORE_CHECK_OK(s->AcquireShardSync("shard").status());
+  }
+  const size_t cycles = config.quick ? 100'000 : 2'000'000;
+  const auto by_ref = [&] {
+    auto ref = store->Resolve(ShardKey(key));
+    DAGSTORE_CHECK_OK(ref.status());
+    return [ref = *std::move(ref)]() mutable { DAGSTORE_CHECK_OK(ref.Acquire().status()); };
+  };
+  const auto by_key = [&] {
+    return [&store, wanted = ShardKey(key)] { DAGSTORE_CHECK_OK(store->AcquireShardSync(wanted).status()); };
+  };
+  const size_t rounds = config.quick ? 2000 : 20'000, slow_rounds = config.quick ? 100 : 1000;
+  const auto polled = [&] { return 1e3 * Median(RoundTrips(*slow, rounds, false)); };
+  const auto asleep = [&] { return 1e3 * Median(RoundTrips(*slow, slow_rounds, true)); };
+  Reference reference(config.dir + "/reference");
+  const size_t events = config.quick ? 50 : 500;
+  const auto durable = [&] {
+    return 1e9 / static_cast<double>(events) * Seconds([&] {
+             for (size_t i = 0; i < events; ++i) reference.Cycle(key);
+           });
+  };
+  const auto ref_nanos = [&] { return InlineNanos(1, cycles, by_ref); };
+  ComparePair(config, {"acquire+release by handle, 1 thread", "ns", "", "round trip, loop warm", "<= 1/12 = 0.083"},
+              ref_nanos, polled);
+  ComparePair(config, {"  the same", "ns", "", "round trip, loop asleep", "<= 1/800 = 0.00125"}, ref_nanos, asleep);
+  ComparePair(config, {"  the same", "ns", "", "the original's shape, durable", "<= 0.001"}, ref_nanos, durable);
+  ComparePair(config, {"acquire+release by 64-byte key, 2 threads", "ns", "", "round trip, loop asleep", "<= 0.01"},
+              [&] { return InlineNanos(2, cycles, by_key); }, asleep);
+  PrintFigure("acquire+release by handle, 2 threads, 1 shard", InlineNanos(2, cycles, by_ref), "ns");
+
+  // A shard of many entries: the mapping open, and closed.
+  const size_t blocks = config.quick ? 1 << 13 : 1 << 18;
+  const std::string path = config.dir + "/large.car";
+  WriteSampleCar(path, 6, blocks, 64);
+  reference.RegisterIndexed("large", path);
+  DAGSTORE_CHECK_OK(store->RegisterShardSync("large", FileMountOf(*store, path)));
+  Options one_open = BenchOptions(config.dir + "/cold");
+  one_open.open_shards_max = 0;
+  one_open.inline_acquire = false;
+  const auto cold = OpenBenchStore(one_open);
+  DAGSTORE_CHECK_OK(cold->RegisterShardSync("large", FileMountOf(*cold, path)));
+  const auto micros = [](size_t n, auto work) {
+    return 1e6 / static_cast<double>(n) * Seconds([&] {
+             for (size_t i = 0; i < n; ++i) work();
+           });
+  };
+  const auto whole = [&] { return micros(config.quick ? 5 : 50, [&] { reference.AcquireIndexed("large"); }); };
+  const std::string name = fmt::format("acquire of {} Ki entries", blocks >> 10);
+  ComparePair(config, {name + ", mapping closed", "us", "", "the whole index read, durable", "<= 0.01"},
+              [&] {
+                std::vector<double> each;
+                for (size_t i = 0; i < 200; ++i) {
+                  each.push_back(micros(1, [&] { DAGSTORE_CHECK_OK(cold->AcquireShardSync("large").status()); }));
+                  while (cold->Stats()->engine.open_shards != 0) std::this_thread::yield();
+                }
+                return Median(each);
+              },
+              whole);
+  ComparePair(config, {name + ", mapping open", "us", "", "the whole index read, durable", "<= 0.001"},
+              [&] { return micros(10'000, [&] { DAGSTORE_CHECK_OK(store->AcquireShardSync("large").status()); }); },
+              whole);
+  for (DagStore* s : {store.get(), slow.get(), cold.get()}) DAGSTORE_CHECK_OK(s->Close());
+}
+
 }  // namespace
 
 void BenchAcquire(const BenchConfig& config) {
+  BenchInline(config);
   Options options = BenchOptions(config.dir + "/repo");
+  options.inline_acquire = false;
   const auto store = OpenBenchStore(options);
   DAGSTORE_CHECK_OK(store->RegisterShardSync("shard", BytesMountOf(SampleCar(1, 1, 1000))));
   { auto first = store->AcquireShardSync("shard"); DAGSTORE_CHECK_OK(first.status()); }

@@ -1,7 +1,11 @@
 // Blocks by CID through the shard index, against a bare pread of the same bytes (and hashing them).
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <fstream>
 #include <random>
 
 #include "base/check.h"
@@ -11,6 +15,36 @@
 #include "tools/bench/samples.h"
 
 namespace dagstore {
+namespace {
+
+long PageFaults() {
+  rusage usage = {};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_minflt + usage.ru_majflt;
+}
+
+// Drops what this process has mapped of files under `dir`. False if there is nothing.
+bool DropMappedPages(const std::string& dir) {
+  static std::vector<std::pair<void*, size_t>> ranges;
+  if (ranges.empty()) {
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+      unsigned long begin = 0, end = 0;
+      if (line.find(dir + "/") == std::string::npos || line.find(".idx") == std::string::npos ||
+          std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) != 2)
+        continue;
+      ranges.emplace_back(reinterpret_cast<void*>(begin), end - begin);
+    }
+  }
+  for (const auto& [begin, size] : ranges) {
+    // Random: the kernel must not map the pages around a fault as well, or none would ever be counted twice.
+    madvise(begin, size, MADV_RANDOM);
+    madvise(begin, size, MADV_DONTNEED);
+  }
+  return !ranges.empty();
+}
+
+}  // namespace
 
 void BenchGet(const BenchConfig& config) {
   const size_t total = config.quick ? 32 << 20 : 1 << 30;
@@ -68,6 +102,20 @@ void BenchGet(const BenchConfig& config) {
         PrintFigure("Get " + size + " over all shards, verified", nanos * Seconds([&] {
                       for (const Cid& cid : wanted) DAGSTORE_CHECK_OK(all.Get(cid.view(), block));
                     }), "ns");
+      }
+      if (!verify && block_bytes == 4096) {
+        // Cold: the index is opened again and its pages are dropped from this process, not from the page cache.
+        double faults = 0;
+        const size_t looks = config.quick ? 50 : 1000;
+        const ShardIndex& index = accessor->index();
+        for (size_t i = 0; i < looks; ++i) {
+          DAGSTORE_CHECK(DropMappedPages(options.dir));
+          const long before = PageFaults();
+          DAGSTORE_CHECK(*index.Contains(wanted[i].hash()));
+          faults += static_cast<double>(PageFaults() - before);
+        }
+        PrintFigure("page faults of a cold lookup in the shard index", faults / static_cast<double>(looks), "faults",
+                    "<= 2");
       }
       accessor->Close();
       DAGSTORE_CHECK_OK(store->Close());

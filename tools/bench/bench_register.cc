@@ -5,66 +5,12 @@
 #include <fstream>
 
 #include "base/check.h"
-#include "base/io.h"
-#include "base/kv.h"
-#include "index/index_builder.h"
-#include "shard/car_reader.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/reference.h"
 #include "tools/bench/samples.h"
 
 namespace dagstore {
 namespace {
-
-// Clean-room stand-in for the original's algorithm: a JSON record and a synced put for each event, and for an indexed
-// shard the walk of the CAR, the index file, and get + JSON list + put for each multihash, synced.
-class Reference {
- public:
-  explicit Reference(const std::string& dir) : dir_(dir) {
-    std::filesystem::create_directories(dir);
-    auto kv = OpenRocksKv(dir + "/db", {});
-    DAGSTORE_CHECK_OK(kv.status());
-    kv_ = *std::move(kv);
-  }
-
-  void Event(const std::string& key, const char* state) {
-    KvBatch batch;
-    batch.Put(
-        KvTable::kRecords, key,
-        fmt::format(R"({{"k":"{}","u":"file:///data/{}.car","t":"","s":"{}","l":false,"e":""}})", key, key, state));
-    DAGSTORE_CHECK_OK(kv_->Commit(batch, true));
-  }
-  void RegisterLazy(const std::string& key) { Event(key, "ShardStateNew"); }
-  void RegisterIndexed(const std::string& key, const Bytes& car) {
-    Event(key, "ShardStateNew");
-    Event(key, "ShardStateInitializing");
-    const auto source = NewMemoryReader(Span(car));
-    auto reader = CarReader::Open(*source);
-    DAGSTORE_CHECK_OK(reader.status());
-    CarSection section;
-    KvBatch inverted;
-    std::string index;
-    for (;;) {
-      const auto more = (*reader)->NextHead(section);
-      DAGSTORE_CHECK_OK(more.status());
-      if (!*more) break;
-      AppendBytes(index, section.cid.hash.digest);
-      Append64(index, section.offset);
-      const std::string hash(AsText(section.cid.hash.digest));
-      const auto old = kv_->Get(KvTable::kTopIndex, hash);
-      DAGSTORE_CHECK_OK(old.status());
-      inverted.Put(
-          KvTable::kTopIndex, hash,
-          old->has_value() ? (*old)->substr(0, (*old)->size() - 1) + ",\"" + key + "\"]" : "[\"" + key + "\"]");
-    }
-    DAGSTORE_CHECK_OK(kv_->Commit(inverted, true));
-    std::ofstream(dir_ + "/" + key + ".full.idx", std::ios::binary) << index;
-    Event(key, "ShardStateAvailable");
-  }
-
- private:
-  const std::string dir_;
-  std::unique_ptr<Kv> kv_;
-};
 
 // Registers `shards` shards with up to `window` under way; returns shards per second.
 template <typename MakeMount>
@@ -132,10 +78,28 @@ void BenchRegister(const BenchConfig& config) {
                 const int r = reference_round++;
                 return static_cast<double>(reference_shards) / Seconds([&] {
                          for (size_t i = 0; i < reference_shards; ++i) {
-                           reference.RegisterIndexed(fmt::format("indexed{}-{}", r, i), cars[i % cars.size()]);
+                           reference.RegisterIndexed(fmt::format("indexed{}-{}", r, i), paths[i % paths.size()]);
                          }
                        });
               });
+  const size_t blocks = config.quick ? 1 << 13 : 1 << 18;
+  const std::string large = config.dir + "/large.car";
+  WriteSampleCar(large, 5, blocks, 4096);
+  BenchConfig few = config;
+  few.once = config.quick;
+  ComparePair(few, {fmt::format("registration of {} Ki blocks of 4 KiB, verified", blocks >> 10), "M blocks/s", "",
+                    "the original's shape, not verified", ">= 15"},
+              [&] {
+                return static_cast<double>(blocks) / 1e6 / Seconds([&] {
+                         DAGSTORE_CHECK_OK(store->RegisterShardSync(fmt::format("large{}", round++),
+                                                                    FileMountOf(*store, large)));
+                       });
+              },
+              [&] {
+                return static_cast<double>(blocks) / 1e6 /
+                       Seconds([&] { reference.RegisterIndexed(fmt::format("large{}", reference_round++), large); });
+              });
+  unlink(large.c_str());
   DAGSTORE_CHECK_OK(store->Close());
 }
 

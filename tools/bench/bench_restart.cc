@@ -8,6 +8,7 @@
 #include "base/kv.h"
 #include "shard/record.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/reference.h"
 #include "tools/bench/samples.h"
 
 namespace dagstore {
@@ -79,6 +80,21 @@ void BenchRestart(const BenchConfig& config) {
                 });
               });
   PrintFigure("memory per shard at rest", resident.front(), "bytes", "<= 160");
+  Reference reference(config.dir + "/reference");
+  reference.WriteRecords(shards);
+  BenchConfig few = config;
+  few.once = config.quick;
+  ComparePair(few, {"  the original's start over ours", "s", "", "open to first answer", ">= 6"},
+              [&] { return Seconds([&] { DAGSTORE_CHECK(reference.LoadAll() == shards); }); },
+              [&] {
+                std::unique_ptr<DagStore> store;
+                const double took = Seconds([&] {
+                  store = OpenBenchStore(options);
+                  DAGSTORE_CHECK_OK(store->GetShardInfo(ShardName(shards / 2)).status());
+                });
+                DAGSTORE_CHECK_OK(store->Close());
+                return took;
+              });
   auto kv = OpenRocksKv(options.dir + "/db", {});
   DAGSTORE_CHECK_OK(kv.status());
   PrintFigure("disk per shard", static_cast<double>((*kv)->SizeBytes()) / static_cast<double>(shards), "bytes");

@@ -8,6 +8,7 @@
 #include "index/index_builder.h"
 #include "shard/car_reader.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/reference.h"
 #include "tools/bench/samples.h"
 
 namespace dagstore {
@@ -71,6 +72,17 @@ double HashOnly(const std::vector<Cid>& cids, const Bytes& car, uint64_t first, 
   });
 }
 
+// The bytes in one stream of OpenSSL's sha2-256, seconds.
+double OneStream(const Bytes& car) {
+  return Seconds([&] {
+    auto hasher = NewHasher(kSha2_256);
+    DAGSTORE_CHECK_OK(hasher.status());
+    for (size_t at = 0; at < car.size(); at += 1 << 20)
+      (*hasher)->Update(Span(car).subspan(at, std::min<size_t>(1 << 20, car.size() - at)));
+    DAGSTORE_CHECK((*hasher)->Finish().size() == 32);
+  });
+}
+
 }  // namespace
 
 void BenchScan(const BenchConfig& config) {
@@ -94,6 +106,18 @@ void BenchScan(const BenchConfig& config) {
         [&] { return millions / Seconds([&] { DAGSTORE_CHECK(SkipScan(**file) == blocks); }); },
         [&] { return millions / Seconds([&] { DAGSTORE_CHECK(RawHops(fd, size, first, block_bytes) == blocks); }); });
 
+    if (block_bytes == 4 << 10 || block_bytes == 256 << 10) {
+      ComparePair(config,
+                  {"  the same", "M blocks/s", "", "byte by byte, as the original",
+                   block_bytes == 4 << 10 ? ">= 40" : ">= 12"},
+                  [&] { return millions / Seconds([&] { DAGSTORE_CHECK(SkipScan(**file) == blocks); }); },
+                  [&] {
+                    return millions / Seconds([&] {
+                             DAGSTORE_CHECK(Reference::ScanBytewise(path, nullptr, nullptr) == blocks);
+                           });
+                  });
+    }
+
     Bytes car(size);
     DAGSTORE_CHECK_OK((*file)->Read(0, car.size(), car.data()));
     const double gigabytes = static_cast<double>(blocks * block_bytes) / 1e9;
@@ -106,6 +130,20 @@ void BenchScan(const BenchConfig& config) {
                          });
                 },
                 [&] { return gigabytes / HashOnly(cids, car, first, block_bytes); });
+    IndexBuildOptions one_thread;
+    one_thread.second_thread = false;
+    const auto single = [&] {
+      return gigabytes / Seconds([&] { DAGSTORE_CHECK_OK(BuildIndex(**file, one_thread, {}, {}).status()); });
+    };
+    ComparePair(config, {"  with one thread", "GB/s", "", "OpenSSL alone, one stream", ">= 1.7"}, single,
+                [&] { return gigabytes / OneStream(car); });
+    if (block_bytes == 4 << 10) {
+      ComparePair(config, {"  with one thread", "GB/s", "", "the original's shape, not verified", ">= 3"}, single, [&] {
+        std::string index;
+        std::vector<std::string> hashes;
+        return gigabytes / Seconds([&] { Reference::ScanBytewise(path, &index, &hashes); });
+      });
+    }
     close(fd);
     unlink(path.c_str());
   }

@@ -39,7 +39,7 @@ int Main(int argc, char** argv) {
   DefineHealthCommands(app, context);
   DefineCarCommands(app, context);
   CLI::App* bench =
-      app.add_subcommand("bench", "Repeatable benchmarks: [NAME...] [--quick] [--dir D]");
+      app.add_subcommand("bench", "Repeatable benchmarks: [NAME...] [--quick | --large] [--dir D] [--cars D]");
   bench->prefix_command()->fallthrough(false);  // its arguments are its own
   bench->callback(
       [&context, bench] { context.command = [bench] { return RunBench(bench->remaining()); }; });

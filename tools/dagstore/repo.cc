@@ -170,6 +170,10 @@ int RunStats(const Context& context) {
                  {"lookup_dead", stats->top.dead},
                  {"lookup_runs", stats->top.runs},
                  {"lookup_bytes", stats->top.bytes},
+                 {"lookup_merges", stats->top.merges},
+                 {"lookup_merge_failures", stats->top.merge_failures},
+                 {"acquires", stats->engine.acquires},
+                 {"acquires_inline", stats->engine.acquires_inline},
                  {"database_bytes", stats->database_bytes},
                  {"quarantined", stats->quarantined}});
       return int{kExitOk};
@@ -185,6 +189,12 @@ int RunStats(const Context& context) {
     row("shard indexes", HumanBytes(index_bytes));
     row("lookups", fmt::format("{} entries in {} runs, {}", stats->top.entries, stats->top.runs,
                                HumanBytes(stats->top.bytes)));
+    if (const uint64_t stored = stats->top.entries - stats->top.buffered; stored != 0) {
+      const auto entries = static_cast<double>(stored);
+      row("", fmt::format("{:.2f} bytes an entry, {:.1f} % dead, {} merges since open",
+                          static_cast<double>(stats->top.bytes) / entries,
+                          100 * static_cast<double>(stats->top.dead) / entries, stats->top.merges));
+    }
     row("local copies", HumanBytes(copy_bytes));
     row("database", HumanBytes(stats->database_bytes));
     if (stats->quarantined != 0)
