@@ -95,13 +95,10 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
   TransientSpec spec;
   spec.name_stem = key.FileStem();
   spec.generation = generation;
-  // Whoever takes what is there now wants neither a copy of ours of what was there before, nor one that was found
-  // damaged, a user's included.
+  // Whoever takes what is there now does not want a copy of ours of what was there before.
   const bool outdated = stat.exists && stat.validator != record.validator;
-  const bool suspect =
-      record.state == ShardState::kErrored && record.error_code == static_cast<int>(absl::StatusCode::kDataLoss);
-  if (record.copy.has_value() && (expect_same || !(suspect || (outdated && record.copy->owned)) ||
-                                   Mutant(kMutantOldCopyTrusted))) {
+  if (record.copy.has_value() &&
+      (expect_same || !record.copy->owned || !outdated || Mutant(kMutantOldCopyTrusted))) {
     spec.existing = ToInfo(*record.copy, record.validator);
   }
   if (expect_same && !Mutant(kMutantSourceMayChange)) {
@@ -120,6 +117,12 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
 absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   const WorkContext work{job.cancel.get(), seams_.clock, job.meta.deadline};
   ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
+  // A copy in which damage was found, a user's included, serves no attempt any more: not this one, and not the next,
+  // should this one fail for another reason.
+  if (record.state == ShardState::kErrored && record.error_code == static_cast<int>(absl::StatusCode::kDataLoss) &&
+      !Mutant(kMutantOldCopyTrusted)) {
+    record.copy.reset();
+  }
   result.record = record;
   MountStat stat;
   ASSIGN_OR_RETURN(const Upgraded source, OpenSource(job.key, record, job.ordinal, /*expect_same=*/false, work, stat));

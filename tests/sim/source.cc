@@ -31,8 +31,9 @@ class SimReader final : public RandomReader {
 
 class SimStream final : public ByteStream {
  public:
-  SimStream(Sources& sources, Source& source, const WorkContext& work, uint64_t offset)
+  SimStream(Sources& sources, Source& source, const WorkContext& work, uint64_t offset, uint64_t size_max = UINT64_MAX)
       : sources_(sources), source_(source), work_(work), offset_(offset), end_(sources.SizeOf(source)) {
+    if (end_ > offset && end_ - offset > size_max) end_ = offset + size_max;
     if (sources_.faults.truncate != 0 && sources_.tape_.Chance(Stream::kSource, sources_.faults.truncate)) {
       end_ = sources_.tape_.Draw(Stream::kSource, static_cast<uint32_t>(end_ + 1));
       source_.tainted = true;
@@ -67,11 +68,31 @@ class SimMount final : public Mount {
  public:
   SimMount(Sources& sources, Source& source, Url url) : sources_(sources), source_(source), url_(std::move(url)) {}
 
-  MountTraits traits() const override { return {.local = source_.local, .random = source_.local, .stable = false}; }
+  MountTraits traits() const override {
+    return {.local = source_.local, .random = source_.local || source_.ranged, .stable = false};
+  }
   Url url() const override { return url_; }
   absl::StatusOr<MountStat> Stat(Io&, const WorkContext& work) const override {
     RETURN_IF_ERROR(work.Check());
     RETURN_IF_ERROR(sources_.Enter(source_, "stat"));
+    return StatNow();
+  }
+  absl::StatusOr<MountRange> OpenRange(Io&, const WorkContext& work, ByteRange range,
+                                       const std::string& validator) const override {
+    RETURN_IF_ERROR(work.Check());
+    RETURN_IF_ERROR(sources_.Enter(source_, "range"));
+    if (!source_.local && !source_.ranged) return FailedPrecondition("open {}: no ranges", url_.Redacted());
+    if (source_.absent) return NotFound("open {}: no such source", url_.Redacted());
+    if (source_.not_ready) return Unavailable("open {}: not ready", url_.Redacted());
+    MountRange out;
+    out.stat = StatNow();
+    if (!validator.empty() && out.stat.validator != validator)
+      return FailedPrecondition("open {}: the source has changed", url_.Redacted());
+    Sometimes("source: a range is asked for");
+    out.stream = std::make_unique<SimStream>(sources_, source_, work, range.offset, range.size);
+    return out;
+  }
+  MountStat StatNow() const {
     MountStat stat;
     stat.exists = !source_.absent;
     if (!stat.exists) return stat;
@@ -84,7 +105,7 @@ class SimMount final : public Mount {
   absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io&, const WorkContext& work) const override {
     RETURN_IF_ERROR(work.Check());
     RETURN_IF_ERROR(sources_.Enter(source_, "open"));
-    if (!source_.local) return FailedPrecondition("open {}: no random access", url_.Redacted());
+    if (!source_.local && !source_.ranged) return FailedPrecondition("open {}: no random access", url_.Redacted());
     if (source_.absent) return NotFound("open {}: no such source", url_.Redacted());
     return std::make_unique<SimReader>(sources_, source_);
   }

@@ -25,6 +25,7 @@ struct SourceFaults {
 struct Source {
   std::string name = {};
   bool local = false;       // random access, no copies
+  bool ranged = false;      // not local, but serves ranges
   bool size_known = true;
   bool has_validator = true;
   size_t car = 0;           // which one it has now
