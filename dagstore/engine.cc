@@ -384,10 +384,10 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   }
   if ((row.effects & kUnref) != 0) Unref(index);
   if ((row.effects & kCancelJobs) != 0 && !Mutant(kMutantDestroyCancelsNothing)) CancelJobs(index);
-  // Only the directory: what the top-level index drops, its next merge leaves out for good, and until the batch is
-  // durable a restart may find the shard alive.
+  // Only hidden: what the top-level index drops, its next merge leaves out for good, what is dead in the directory gc
+  // sweeps, and until the batch is durable a restart may find the shard alive.
   if ((row.effects & kHide) != 0 && slot.ordinal != 0 && !Mutant(kMutantNotHidden)) {
-    seams_.directory->Clear(slot.ordinal);
+    seams_.directory->Hide(slot.ordinal);
     if (Mutant(kMutantTopDroppedEarly)) seams_.top->Drop(slot.ordinal);
   }
   if (seams_.traces->HasSubscribers()) {
@@ -431,7 +431,10 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
     ActiveShard& active = Activate(index);
     DAGSTORE_CHECK(active.jobs_running == 0 && active.waiters.empty() && slot.references == 0);
     SetOpen(active, nullptr);
-    if (slot.ordinal != 0) seams_.top->Drop(slot.ordinal);  // the mark of its destruction is durable
+    if (slot.ordinal != 0) {  // the mark of its destruction is durable
+      seams_.directory->Clear(slot.ordinal);
+      seams_.top->Drop(slot.ordinal);
+    }
     active.slot = kNoSlot;
     active_free_.push_back(slot.active);
     shards_.Erase(index);

@@ -57,6 +57,13 @@ void Directory::Set(Ordinal ordinal, std::string_view key) {
   entry = {key.data(), static_cast<uint16_t>(key.size())};
 }
 
+void Directory::Hide(Ordinal ordinal) {
+  WriterMutexLock lock(mu_);
+  const size_t at = ordinal >> kChunkBits;
+  if (at >= chunks_.size() || chunks_[at] == nullptr) return;
+  chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)].hidden = true;
+}
+
 void Directory::Clear(Ordinal ordinal) {
   WriterMutexLock lock(mu_);
   const size_t at = ordinal >> kChunkBits;
@@ -78,7 +85,7 @@ std::optional<ShardKey> Directory::KeyOf(Ordinal ordinal) const {
   const size_t at = ordinal >> kChunkBits;
   if (at >= chunks_.size() || chunks_[at] == nullptr) return std::nullopt;
   const Entry& entry = chunks_[at]->entries[ordinal & ((1 << kChunkBits) - 1)];
-  if (entry.key == nullptr) return std::nullopt;
+  if (entry.key == nullptr || entry.hidden) return std::nullopt;
   return ShardKey(std::string_view(entry.key, entry.size));
 }
 

@@ -89,11 +89,13 @@ class ShardTable {
 class Directory {
  public:
   void Set(Ordinal ordinal, std::string_view key);
+  // Lookups name the shard no more, but its ordinal stays alive: a restart may find it, so nothing of it is swept.
+  void Hide(Ordinal ordinal);
   void Clear(Ordinal ordinal);
   // Before the store is open to others.
   void Reserve(size_t ordinals);
 
-  // Nullopt if the ordinal is dead.
+  // Nullopt if the ordinal is dead or hidden.
   std::optional<ShardKey> KeyOf(Ordinal ordinal) const;
   bool IsAlive(Ordinal ordinal) const;
   size_t alive() const;
@@ -102,6 +104,7 @@ class Directory {
   struct Entry {
     const char* key = nullptr;  // in the slot; outlives the entry: the loop clears before it erases
     uint16_t size = 0;
+    bool hidden = false;
   };
   mutable SharedMutex mu_;
   // Ordinals are dense but for gaps of destroyed and re-indexed shards; chunks that are all dead are not kept.

@@ -710,9 +710,11 @@ TEST_CASE("engine: a destroy is durable before anything is removed, and answered
   const Ordinal ordinal = world.Look("k")->ordinal;
   const Ticket first = world.Destroy("k");
   world.Run();
-  CHECK_FALSE(world.directory.IsAlive(ordinal));
-  // A merge leaves out what is dropped. If the power goes now the shard is found alive, and must be found by CID.
+  CHECK_FALSE(world.directory.KeyOf(ordinal).has_value());
+  // A merge leaves out what is dropped, and gc sweeps what is dead. If the power goes now the shard is found alive, and
+  // must be found by CID and by its roots.
   CHECK_FALSE(world.top.Dropped(ordinal));
+  CHECK(world.directory.IsAlive(ordinal));
   CHECK_EQ(world.jobs.Count(JobKind::kDestroy), 0);
   world.commits.Finish();
   world.Run();
@@ -730,6 +732,7 @@ TEST_CASE("engine: a destroy is durable before anything is removed, and answered
   world.Finish(JobKind::kDestroy);
   world.Run();
   CHECK(world.top.Dropped(ordinal));
+  CHECK_FALSE(world.directory.IsAlive(ordinal));
   CHECK_FALSE(world.Answered(first));
   world.commits.Finish();
   world.Run();
@@ -1539,6 +1542,9 @@ class Schedule {
         CHECK_EQ(record->ordinal, look->ordinal);
         CHECK_EQ(world_.directory.IsAlive(look->ordinal), look->ordinal != 0);
         alive += look->ordinal != 0 ? 1 : 0;
+      } else {
+        CHECK_FALSE(world_.directory.KeyOf(look->ordinal).has_value());
+        alive += world_.directory.IsAlive(look->ordinal) ? 1 : 0;  // until it is gone
       }
       if (look->state == ShardState::kErrored) CHECK_FALSE(look->error.ok());
     }

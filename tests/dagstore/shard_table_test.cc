@@ -72,6 +72,9 @@ TEST_CASE("directory: names live ordinals only, also across its chunks") {
   }
   directory.Set(4096, keys[2]);  // again: counted once
   CHECK_EQ(directory.alive(), 3);
+  directory.Hide(4096);
+  CHECK_FALSE(directory.KeyOf(4096).has_value());
+  CHECK(directory.IsAlive(4096));
   directory.Clear(4096);
   directory.Clear(4096);
   CHECK_EQ(directory.alive(), 2);

@@ -1082,14 +1082,16 @@ void World::GetIndexed() {
 
 void World::Lookup() {
   const WorldBlock& want = BlockPool()[Draw(static_cast<uint32_t>(BlockPool().size()))];
+  const std::vector<KeyModel> before = keys_;
   const absl::StatusOr<std::vector<ShardKey>> found = store_->ShardsContainingMultihash(want.cid.hash());
   if (!Live()) return;
   if (!found.ok()) return CheckStatus(found.status(), "lookup");
   for (const ShardKey& key : *found) {
-    for (const KeyModel& model : keys_) {
-      if (model.key == key.bytes())
-        Expect(model.maybe_present || model.changing != 0 || model.lingering, "f",
-            "a lookup names shard {}, which is gone", model.key);
+    for (const KeyModel& model : before) {
+      const KeyModel& now = keys_[static_cast<size_t>(&model - before.data())];
+      if (model.key != key.bytes() || now.change != model.change) continue;
+      Expect(model.maybe_present || model.changing != 0 || model.lingering, "f", "a lookup names shard {}, which is gone",
+          model.key);
     }
   }
 }
