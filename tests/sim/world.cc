@@ -1090,7 +1090,8 @@ void World::Lookup() {
     for (const KeyModel& model : before) {
       const KeyModel& now = keys_[static_cast<size_t>(&model - before.data())];
       if (model.key != key.bytes() || now.change != model.change) continue;
-      Expect(model.maybe_present || model.changing != 0 || model.lingering, "f", "a lookup names shard {}, which is gone",
+      Expect(model.maybe_present || model.changing != 0 || model.lingering, "f",
+          "a lookup names shard {}, which is gone",
           model.key);
     }
   }
