@@ -1,5 +1,8 @@
 #include "base/reader.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -69,6 +72,35 @@ std::unique_ptr<RandomReader> NewMemoryReader(Bytes bytes) { return std::make_un
 std::unique_ptr<RandomReader> NewMemoryReader(Span bytes) { return std::make_unique<MemoryReader>(bytes); }
 std::unique_ptr<RandomReader> NewRangeReader(const RandomReader& inner, uint64_t offset, uint64_t size) {
   return std::make_unique<RangeReader>(inner, offset, size);
+}
+
+CancelFlag::~CancelFlag() {
+  if (const int fd = wake_fd_.load(std::memory_order_acquire); fd >= 0) close(fd);
+}
+
+// Whoever comes second, the one who sets the flag or the one who makes the descriptor, sees the other.
+void CancelFlag::Cancel() {
+  cancelled_.store(true, std::memory_order_seq_cst);
+  if (const int fd = wake_fd_.load(std::memory_order_seq_cst); fd >= 0) {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(fd, &one, sizeof(one));  // full means that it is readable
+  }
+}
+
+int CancelFlag::WakeFd() const {
+  int fd = wake_fd_.load(std::memory_order_acquire);
+  if (fd >= 0) return fd;
+  const int made = eventfd(cancelled() ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (made < 0) return -1;
+  if (!wake_fd_.compare_exchange_strong(fd, made, std::memory_order_seq_cst)) {
+    close(made);  // somebody was faster
+    return fd;
+  }
+  if (cancelled_.load(std::memory_order_seq_cst)) {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(made, &one, sizeof(one));
+  }
+  return made;
 }
 
 absl::Status WorkContext::Check() const {

@@ -50,14 +50,39 @@ std::unique_ptr<RandomReader> NewMemoryReader(Span bytes);
 // `inner` from `offset` on, for `size` bytes. `inner` must outlive it.
 std::unique_ptr<RandomReader> NewRangeReader(const RandomReader& inner, uint64_t offset, uint64_t size);
 
-// Set by whoever wants work to end; looked at by the work between blocks (<= 4 MiB or <= 20 ms). Any thread.
+// Set by whoever wants work to end; looked at by the work between blocks (<= 4 MiB or <= 20 ms). Any thread; Cancel
+// also from a signal handler.
 class CancelFlag {
  public:
-  void Cancel() { cancelled_.store(true, std::memory_order_release); }
+  CancelFlag() = default;
+  ~CancelFlag();
+  CancelFlag(const CancelFlag&) = delete;
+
+  void Cancel();
   bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
+  // A descriptor that becomes readable when the flag is set, for work that waits in poll(): made at the first call, the
+  // same ever after, closed with the flag. Never read from it. -1 if there is none to be had (no descriptors left):
+  // wait 20 ms at a time then, and look at cancelled().
+  int WakeFd() const;
 
  private:
   std::atomic<bool> cancelled_{false};
+  mutable std::atomic<int> wake_fd_{-1};
+};
+
+// How far a long piece of work has come, in bytes of its source. Written by the work, read by whoever decides whether
+// it is worth finishing. Any thread.
+class Progress {
+ public:
+  void SetTotal(uint64_t bytes) { total_.store(bytes, std::memory_order_relaxed); }
+  void SetDone(uint64_t bytes) { done_.store(bytes, std::memory_order_relaxed); }
+  // Of a copy that crosses a network; 0 = unknown, or nothing is copied.
+  uint64_t total() const { return total_.load(std::memory_order_relaxed); }
+  uint64_t done() const { return done_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> total_{0};
+  std::atomic<uint64_t> done_{0};
 };
 
 // What a long piece of work is told about when to give up. A value; the flag must outlive the work.
@@ -65,6 +90,7 @@ struct WorkContext {
   const CancelFlag* cancel = nullptr;  // may be null: cannot be cancelled
   const Clock* clock = nullptr;        // needed if the deadline is finite
   Deadline deadline = {};
+  Progress* progress = nullptr;  // where a copy tells how far it is; may be null
 
   // OK, Cancelled or DeadlineExceeded.
   absl::Status Check() const;

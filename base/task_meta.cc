@@ -1,6 +1,9 @@
 #include "base/task_meta.h"
 
-#include <random>
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/mutant.h"
@@ -8,17 +11,17 @@
 namespace dagstore {
 namespace {
 
-// Ids need to be unique, not secret. One generator a thread, seeded from the system.
-uint64_t RandomId() {
-  thread_local std::mt19937_64 generator = [] {
-    std::random_device device;
-    std::seed_seq seed{device(), device(), device(), device()};
-    return std::mt19937_64(seed);
-  }();
-  uint64_t id = 0;
-  while (id == 0) id = generator();
-  return id;
+constexpr uint8_t kSampled = 1;
+constexpr uint8_t kRandom = 2;
+constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;  // the golden ratio: successive states are far apart
+
+// A bijection that leaves no trace of its argument's order (the finaliser of SplitMix64). Distinct in, distinct out.
+uint64_t Mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
 }
+uint64_t NotZero(uint64_t id) { return id == 0 ? 1 : id; }
 
 bool ParseLowerHex(std::string_view text, uint8_t* out) {
   for (char c : text) {
@@ -48,29 +51,140 @@ absl::StatusOr<SpanContext> SpanContext::FromTraceparent(std::string_view header
     return InvalidArgument("traceparent has trailing characters");
   }
   if (!span.IsValid() && !Mutant(kMutantZeroTraceTaken)) return InvalidArgument("traceparent has an all-zero id");
+  span.flags &= kSampled | kRandom;
   span.is_remote = true;
   return span;
 }
 
 std::string SpanContext::ToTraceparent() const {
-  return fmt::format("00-{}-{}-{:02x}", ToHex(trace_id), ToHex(span_id), flags & 3);
+  return fmt::format("00-{}-{}-{:02x}", ToHex(trace_id), ToHex(span_id), flags & (kSampled | kRandom));
 }
 
-SpanContext SpanContext::NewRoot(bool sampled) {
-  SpanContext span;
-  Store64(span.trace_id.data(), RandomId());
-  Store64(span.trace_id.data() + 8, RandomId());
-  Store64(span.span_id.data(), RandomId());
-  span.flags = sampled ? 3 : 2;  // bit 1: the trace id is random
-  return span;
-}
-
-SpanContext SpanContext::NewChild() const {
-  if (!IsValid()) return NewRoot(false);
+SpanContext SpanContext::Child(uint64_t number) const {
   SpanContext child = *this;
-  Store64(child.span_id.data(), RandomId());
+  Store64(child.span_id.data(), NotZero(Mix(Load64(span_id.data()) + kOdd * (number + 1))));
   child.is_remote = false;
   return child;
+}
+
+namespace {
+
+bool IsLowerAlphanumeric(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
+
+// "vendor", "tenant@system": as the recommendation has it.
+bool IsTracestateKey(std::string_view key) {
+  if (key.empty() || key.size() > 256 || !IsLowerAlphanumeric(key[0])) return false;
+  size_t ats = 0;
+  for (const char c : key) {
+    if (c == '@') {
+      ++ats;
+    } else if (!IsLowerAlphanumeric(c) && c != '_' && c != '-' && c != '*' && c != '/') {
+      return false;
+    }
+  }
+  if (ats > 1) return false;
+  const size_t at = key.find('@');
+  if (at == std::string_view::npos) return true;
+  return at >= 1 && at <= 241 && key.size() - at - 1 >= 1 && key.size() - at - 1 <= 14;
+}
+bool IsTracestateValue(std::string_view value) {
+  return !value.empty() && value.size() <= 256 && value.back() != ' ' &&
+         std::all_of(value.begin(), value.end(),
+                     [](char c) { return c >= 0x20 && c <= 0x7e && c != ',' && c != '='; });
+}
+
+std::string_view Trim(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+}  // namespace
+
+std::string CleanTracestate(std::string_view header) {
+  constexpr size_t kBytesMax = 512;
+  constexpr size_t kLongEntry = 128;  // dropped first
+  constexpr size_t kEntriesMax = 32;
+  std::vector<std::string_view> entries;
+  for (size_t begin = 0; begin <= header.size();) {
+    const size_t end = std::min(header.find(',', begin), header.size());
+    const std::string_view entry = Trim(header.substr(begin, end - begin));
+    begin = end + 1;
+    if (entry.empty()) continue;
+    const size_t equals = entry.find('=');
+    if (equals == std::string_view::npos) return {};
+    const std::string_view key = entry.substr(0, equals);
+    if (!IsTracestateKey(key) || !IsTracestateValue(entry.substr(equals + 1))) return {};
+    for (const std::string_view other : entries) {
+      if (other.substr(0, other.find('=')) == key) return {};  // twice
+    }
+    if (entries.size() == kEntriesMax) return {};
+    entries.push_back(entry);
+  }
+  const auto size = [&] {
+    size_t bytes = entries.empty() ? 0 : entries.size() - 1;
+    for (const std::string_view entry : entries) bytes += entry.size();
+    return bytes;
+  };
+  // Whole entries only: the long ones, then those at the end, which are the oldest.
+  for (size_t i = entries.size(); i-- > 0 && size() > kBytesMax;) {
+    if (entries[i].size() > kLongEntry) entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  while (size() > kBytesMax) entries.pop_back();
+  std::string out;
+  for (const std::string_view entry : entries) {
+    if (!out.empty()) out += ',';
+    out += entry;
+  }
+  return out;
+}
+
+SpanContext SpanIds::Make(uint64_t trace_high, uint64_t trace_low, uint64_t span, bool sampled) {
+  SpanContext made;
+  Store64(made.trace_id.data(), trace_high);
+  Store64(made.trace_id.data() + 8, NotZero(trace_low));
+  Store64(made.span_id.data(), NotZero(span));
+  made.flags = sampled ? kRandom | kSampled : kRandom;
+  return made;
+}
+
+// Three streams for RootOf, which start elsewhere than Next().
+SpanIds::SpanIds(uint64_t seed)
+    : root_high_(Mix(seed ^ 0x6a09e667f3bcc908)),
+      root_low_(Mix(seed ^ 0xbb67ae8584caa73b)),
+      root_span_(Mix(seed ^ 0x3c6ef372fe94f82b)),
+      state_(seed) {}
+
+uint64_t SpanIds::Next() { return Mix(state_ += kOdd); }
+
+SpanContext SpanIds::Child(const SpanContext& parent) {
+  if (!parent.IsValid()) return Root(false);
+  SpanContext child = parent;
+  Store64(child.span_id.data(), NotZero(Next()));
+  child.is_remote = false;
+  return child;
+}
+
+SpanContext SpanIds::RootOf(uint64_t number) const {
+  const uint64_t step = kOdd * number;
+  return Make(Mix(root_high_ + step), Mix(root_low_ + step), Mix(root_span_ + step), false);
+}
+
+TraceSampler::TraceSampler(Kind kind, double ratio) : parent_based_(kind == Kind::kParentBased) {
+  constexpr double kAll = 72057594037927936.0;  // 2^56
+  threshold_ = !(ratio > 0) ? 0 : ratio >= 1 ? uint64_t{1} << 56 : static_cast<uint64_t>(std::ceil(ratio * kAll));
+}
+
+void TraceSampler::MakeSampled(SpanContext& root) const {
+  uint64_t low = static_cast<uint64_t>((static_cast<unsigned __int128>(LowBits(root)) * threshold_) >> 56);
+  for (size_t i = 16; i-- > 9; low >>= 8) root.trace_id[i] = static_cast<uint8_t>(low);
+  root.flags |= kSampled;
+}
+
+uint64_t TraceSampler::LowBits(const SpanContext& span) {
+  uint64_t bits = 0;
+  for (size_t i = 9; i < 16; ++i) bits = bits << 8 | span.trace_id[i];  // network order, as W3C has it
+  return bits;
 }
 
 }  // namespace dagstore

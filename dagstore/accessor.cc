@@ -19,12 +19,12 @@ Accessor& Accessor::operator=(Accessor&& other) noexcept {
 std::unique_ptr<Blockstore> Accessor::NewBlockstore() const { return NewShardBlockstore(shard()); }
 
 void Accessor::ReportDamage(const absl::Status& status, Damage damage) const {
-  lease_->queues->PushDamage(lease_->slot, lease_->incarnation, shard()->ordinal, status, damage);
+  lease_->queues->PushDamage(lease_->meta, lease_->slot, lease_->incarnation, shard()->ordinal, status, damage);
 }
 
 void Accessor::PostRelease() const {
   if (Mutant(kMutantReleaseForgotten)) return;
-  lease_->queues->PushRelease(lease_->slot, lease_->incarnation);
+  lease_->queues->PushRelease(lease_->meta, lease_->slot, lease_->incarnation);
 }
 
 }  // namespace dagstore

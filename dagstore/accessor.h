@@ -26,11 +26,17 @@ struct Lease {
   std::shared_ptr<TaskQueues> queues = {};
   uint32_t slot = 0;
   uint32_t incarnation = 0;
+  TaskMeta meta;  // of the job that opened it: what releases and damage reports say of their cause
   mutable ReaderGate gate{/*open=*/false};
 
   Lease(std::shared_ptr<const OpenShard> open, std::shared_ptr<TaskQueues> to, uint32_t in_slot, uint32_t life,
-        bool gate_open)
-      : shard(std::move(open)), queues(std::move(to)), slot(in_slot), incarnation(life), gate(gate_open) {}
+        const TaskMeta& opened_by, bool gate_open)
+      : shard(std::move(open)),
+        queues(std::move(to)),
+        slot(in_slot),
+        incarnation(life),
+        meta(opened_by),
+        gate(gate_open) {}
 };
 
 class Accessor {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <cmath>
 #include <map>
 
 #include "base/fibers.h"
@@ -13,6 +14,7 @@
 #include "dagstore/committer.h"
 #include "dagstore/job_executor.h"
 #include "dagstore/loop_uv.h"
+#include "dagstore/metrics.h"
 #include "dagstore/repository.h"
 #include "index/roots.h"
 
@@ -20,6 +22,9 @@ namespace dagstore {
 namespace {
 
 constexpr char kMetaShards[] = "shards";            // at the last close; a hint
+// Acquires are too short to look at the clock twice for each.
+constexpr Ticket kAcquiresPerMeasure = 64;
+constexpr absl::Duration kTraceFlush = absl::Seconds(3);  // of Close
 constexpr uint32_t kShardsExpectedMax = 16'000'000;  // beyond it room is made as they come: 5 bytes each
 
 absl::Status DecodeError(const ShardRecord& record) {
@@ -45,6 +50,10 @@ struct DagStore::Core {
   std::unique_ptr<Engine> engine;
   std::unique_ptr<Loop> loop;
   Lookup lookup;
+
+  // Spans of requests are numbered by their ticket, those of acquires that never see the loop by a count of their own.
+  std::unique_ptr<const SpanIds> ids;
+  std::atomic<uint64_t> inline_spans{0};
 
   std::atomic<TicketId> next_ticket{1};
   std::atomic<uint64_t> quarantined{0};
@@ -72,9 +81,32 @@ struct DagStore::Core {
                                 bool* woke = nullptr);
   // True if a request with these options may pass a gate; the loop answers the others.
   bool MayPassGates(const RequestOptions& request) const {
-    return !traces.HasSubscribers() && request.traceparent.empty() && !request.parent.IsSampled() &&
+    return !traces.HasSubscribers() && request.traceparent.empty() &&
            (request.deadline.IsInfinite() || !request.deadline.Passed(clock->Now()));
   }
+  // Through the gate of `lease`; empty if that is closed. One in so many is recorded.
+  Accessor Enter(std::shared_ptr<const Lease> lease, const RequestOptions& request) {
+    if (options.trace.sink == nullptr || !SampleInline(request)) return Accessor::TryEnter(std::move(lease));
+    return EnterTraced(std::move(lease), request);
+  }
+  bool SampleInline(const RequestOptions& request) const;
+  Accessor EnterTraced(std::shared_ptr<const Lease> lease, const RequestOptions& request);
+  absl::Status CheckDeadline(const RequestOptions& request) const {
+    if (request.deadline.IsInfinite() || !request.deadline.Passed(clock->Now())) return absl::OkStatus();
+    return DeadlineExceeded("the deadline of the request has passed");
+  }
+  absl::StatusOr<SpanContext> ParentOf(const RequestOptions& request) const {
+    if (!request.parent.IsValid() && !request.traceparent.empty()) {
+      return SpanContext::FromTraceparent(request.traceparent);
+    }
+    return GivenParent(request);
+  }
+  const SpanContext& GivenParent(const RequestOptions& request) const {
+    return request.parent.IsValid() ? request.parent : options.trace.parent;
+  }
+  // The span of request `number`, and whether it is recorded.
+  SpanContext NewSpan(const SpanContext& parent, uint64_t number, bool& sampled) const;
+  absl::StatusOr<GcResult> Gc(const GcOptions& gc, const SpanContext& span);
   // Runs `look` on the loop and waits for what it returns. Nullopt if the store is closed.
   template <typename T>
   absl::StatusOr<T> Inspect(absl::AnyInvocable<T(Engine&)> look) const;
@@ -115,13 +147,18 @@ absl::Status DagStore::Core::Start() {
   seams.top = repository->top.get();
   seams.upgrader = repository->upgrader.get();
   seams.fingerprint_secret = repository->fingerprint_secret;
+  seams.spans = options.trace.sink.get();
   executor = std::make_unique<JobExecutor>(options, seams);
 
   queues = std::make_shared<TaskQueues>(options.requests_max);
   runner = std::make_unique<PooledJobRunner>(options, *executor, queues);
   committer = std::make_unique<Committer>(*repository->kv, queues);
+  const uint64_t seed = options.trace.seed != 0 ? options.trace.seed : repository->trace_seed;
+  ids = std::make_unique<const SpanIds>(seed);
   engine = std::make_unique<Engine>(options, Engine::Seams{queues, runner.get(), committer.get(), &directory,
-                                                           repository->top.get(), &failures, &traces, clock, &leases});
+                                                           repository->top.get(), &failures, &traces, clock, &leases,
+                                                           options.trace.sink.get(), options.trace.sampler, ~seed,
+                                                           options.log.get()});
   std::vector<Ordinal> uncovered;
   engine->EnterLoop();
   const absl::Status restored = Restore(uncovered);
@@ -314,6 +351,10 @@ absl::Status DagStore::Core::Stop() {
   runner.reset();  // closes files that were dropped last
 
   absl::Status status = repository->top->Flush();
+  if (options.trace.sink != nullptr) {
+    // On its own short budget. What is lost is counted there; that is no failure of the store.
+    (void)options.trace.sink->Flush(kTraceFlush);
+  }
   engine->EnterLoop();
   KvBatch batch;
   std::string next;
@@ -337,12 +378,10 @@ absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Ch
   RETURN_IF_ERROR(key.Check());
   if (const size_t at = key.bytes().find("//"); Mutant(kMutantKeysCleaned) && at != std::string::npos)
     key = ShardKey(std::string(key.bytes()).erase(at, 1));
-  SpanContext parent = request_options.parent;
-  if (!parent.IsValid() && !request_options.traceparent.empty()) {
-    ASSIGN_OR_RETURN(parent, SpanContext::FromTraceparent(request_options.traceparent));
-  }
+  ASSIGN_OR_RETURN(const SpanContext parent, ParentOf(request_options));
   const Ticket ticket = next_ticket.fetch_add(1, std::memory_order_relaxed);
-  Request request(TaskMeta(parent, request_options.deadline, ticket));
+  bool sampled = false;
+  Request request(TaskMeta(NewSpan(parent, ticket, sampled), request_options.deadline, ticket));
   request.op = op;
   std::optional<Channel<ShardResult>::Slot> slot = out.Reserve();
   if (!slot.has_value()) {
@@ -351,8 +390,72 @@ absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Ch
   request.reply = *std::move(slot);
   request.key = std::move(key);
   request.registration = std::move(registration);
+  if (sampled) {
+    std::shared_ptr<const std::string> tracestate;
+    if (std::string clean = CleanTracestate(request_options.tracestate); !clean.empty()) {
+      tracestate = std::make_shared<const std::string>(std::move(clean));
+    }
+    BeginSpan(request, parent, clock->Now(), std::move(tracestate));
+  } else if (op != ShardOp::kAcquire || ticket % kAcquiresPerMeasure == 0) {
+    request.reply.asked = clock->Now();
+  }
   RETURN_IF_ERROR(queues->PushRequest(std::move(request), woke));
   return ticket;
+}
+
+SpanContext DagStore::Core::NewSpan(const SpanContext& parent, uint64_t number, bool& sampled) const {
+  SpanContext span = parent.IsValid() ? parent.Child(number) : ids->RootOf(number);
+  if (options.trace.sink == nullptr) return span;  // what the parent said goes on to others
+  sampled = options.trace.sampler.Sample(parent, span);
+  span.flags = static_cast<uint8_t>((span.flags & ~1) | (sampled ? 1 : 0));
+  return span;
+}
+
+// An acquire of an open shard takes 30 ns. So that tracing does not double that, the acquires of a thread are counted
+// down to the next that is recorded, instead of making ids for all of them to decide by.
+bool DagStore::Core::SampleInline(const RequestOptions& request) const {
+  struct Countdown {
+    uint64_t left = 0;
+    uint64_t draws = 0;
+  };
+  thread_local Countdown countdown;
+  if (const SpanContext& parent = GivenParent(request); parent.IsValid()) {
+    bool sampled = false;
+    (void)NewSpan(parent, 0, sampled);
+    return sampled;
+  }
+  if (countdown.left == 0) {
+    const double ratio = options.trace.sampler.ratio();
+    // Geometric, from the bits of an id that is used for nothing else.
+    const SpanContext drawn = ids->RootOf(~++countdown.draws ^ reinterpret_cast<uintptr_t>(&countdown));
+    const double u = (static_cast<double>(Load64(drawn.span_id.data()) >> 11) + 1) / 9007199254740992.0;  // (0, 1]
+    constexpr double kNever = 1e18;
+    const double skip = ratio >= 1 ? 1 : ratio <= 0 ? kNever : std::ceil(std::log(u) / std::log1p(-ratio));
+    countdown.left = static_cast<uint64_t>(std::clamp(skip, 1.0, kNever));
+  }
+  return --countdown.left == 0;
+}
+
+Accessor DagStore::Core::EnterTraced(std::shared_ptr<const Lease> lease, const RequestOptions& request) {
+  const MonotonicNanos start = clock->Now();
+  Accessor accessor = Accessor::TryEnter(std::move(lease));
+  if (accessor.empty()) return accessor;
+  constexpr uint64_t kNotTickets = uint64_t{1} << 63;
+  const uint64_t number = kNotTickets | inline_spans.fetch_add(1, std::memory_order_relaxed);
+  const SpanContext& parent = GivenParent(request);
+  SpanContext span = parent.IsValid() ? parent.Child(number) : ids->RootOf(number);
+  if (parent.IsValid()) {
+    span.flags |= 1;
+  } else {
+    options.trace.sampler.MakeSampled(span);
+  }
+  SpanRecord record("dagstore.acquire", span, parent, start);
+  record.end = clock->Now();
+  record.AddText("dagstore.shard.key", accessor.key().bytes());
+  record.AddBool("dagstore.inline", true);
+  record.Link(accessor.lease()->meta.span.IsSampled() ? accessor.lease()->meta.span : SpanContext());
+  options.trace.sink->Record(std::move(record));
+  return accessor;
 }
 
 absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mount> mount,
@@ -380,7 +483,7 @@ absl::StatusOr<Ticket> DagStore::AcquireShard(ShardKey key, const Channel<ShardR
     if (std::shared_ptr<const Lease> lease = core_->leases.Find(key.bytes()); lease != nullptr) {
       std::optional<Channel<ShardResult>::Slot> slot = out.Reserve();
       ShardResult result;
-      if (slot.has_value()) result.accessor = Accessor::TryEnter(std::move(lease));
+      if (slot.has_value()) result.accessor = core_->Enter(std::move(lease), options);
       if (!result.accessor.empty()) {
         const Ticket ticket = core_->next_ticket.fetch_add(1, std::memory_order_relaxed);
         result.ticket = ticket;
@@ -409,15 +512,38 @@ absl::Status DagStore::Stop(Ticket ticket) {
   return core_->queues->PushRequest(std::move(stop));
 }
 
-absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options) {
-  const Channel<ShardResult> out(1);
-  RETURN_IF_ERROR(RegisterShard(std::move(key), std::move(mount), out, options).status());
-  return out.Receive().status;
+absl::StatusOr<StopOutcome> DagStore::StopSync(Ticket ticket) {
+  return core_->Inspect<StopOutcome>([ticket](Engine& e) {
+    e.AssertLoop();
+    return e.StopNow(ticket);
+  });
 }
 
-absl::StatusOr<Accessor> DagStore::AcquireShardSync(const ShardKey& key, const AcquireOptions& options) {
+namespace {
+
+// The result of `ticket`, which is stopped if the caller's token fires first. The stop is a message; nothing of ours
+// runs
+// on the thread that fires the token.
+ShardResult Await(DagStore& store, const Channel<ShardResult>& out, Ticket ticket, const std::stop_token& stop,
+                  bool spin = true) {
+  if (!stop.stop_possible()) return out.Receive(spin);
+  const std::stop_callback on_stop(stop, [&store, ticket] { (void)store.Stop(ticket); });
+  return out.Receive(spin);
+}
+
+}  // namespace
+
+absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options,
+                                         const std::stop_token& stop) {
+  const Channel<ShardResult> out(1);
+  ASSIGN_OR_RETURN(const Ticket ticket, RegisterShard(std::move(key), std::move(mount), out, options));
+  return Await(*this, out, ticket, stop).status;
+}
+
+absl::StatusOr<Accessor> DagStore::AcquireShardSync(const ShardKey& key, const AcquireOptions& options,
+                                                    const std::stop_token& stop) {
   if (core_->MayPassGates(options)) {
-    if (Accessor entered = Accessor::TryEnter(core_->leases.Find(key.bytes())); !entered.empty()) return entered;
+    if (Accessor entered = core_->Enter(core_->leases.Find(key.bytes()), options); !entered.empty()) return entered;
   }
   // Always empty between calls, so a thread needs but one; fibers need one each.
   static thread_local const Channel<ShardResult> of_thread(1);
@@ -425,15 +551,15 @@ absl::StatusOr<Accessor> DagStore::AcquireShardSync(const ShardKey& key, const A
   if (Fibers::Current() != nullptr) of_fiber.emplace(1);
   const Channel<ShardResult>& out = of_fiber.has_value() ? *of_fiber : of_thread;
   bool woke = false;
-  RETURN_IF_ERROR(core_->Submit(ShardOp::kAcquire, key, out, options, nullptr, &woke).status());
-  ShardResult result = out.Receive(/*spin=*/!woke);
+  ASSIGN_OR_RETURN(const Ticket ticket, core_->Submit(ShardOp::kAcquire, key, out, options, nullptr, &woke));
+  ShardResult result = Await(*this, out, ticket, stop, /*spin=*/!woke);
   RETURN_IF_ERROR(result.status);
   return std::move(result.accessor);
 }
 
 absl::StatusOr<Accessor> ShardRef::Acquire(const AcquireOptions& options) {
   if (store_->core_->MayPassGates(options)) {
-    if (Accessor entered = Accessor::TryEnter(lease_.lock()); !entered.empty()) return entered;
+    if (Accessor entered = store_->core_->Enter(lease_.lock(), options); !entered.empty()) return entered;
   }
   absl::StatusOr<Accessor> accessor = store_->AcquireShardSync(key_, options);
   if (accessor.ok()) lease_ = accessor->lease();
@@ -456,16 +582,16 @@ absl::StatusOr<ShardRef> DagStore::Resolve(const ShardKey& key) {
   return ref;
 }
 
-absl::Status DagStore::DestroyShardSync(ShardKey key, const DestroyOptions& options) {
+absl::Status DagStore::DestroyShardSync(ShardKey key, const DestroyOptions& options, const std::stop_token& stop) {
   const Channel<ShardResult> out(1);
-  RETURN_IF_ERROR(DestroyShard(std::move(key), out, options).status());
-  return out.Receive().status;
+  ASSIGN_OR_RETURN(const Ticket ticket, DestroyShard(std::move(key), out, options));
+  return Await(*this, out, ticket, stop).status;
 }
 
-absl::Status DagStore::RecoverShardSync(ShardKey key, const RecoverOptions& options) {
+absl::Status DagStore::RecoverShardSync(ShardKey key, const RecoverOptions& options, const std::stop_token& stop) {
   const Channel<ShardResult> out(1);
-  RETURN_IF_ERROR(RecoverShard(std::move(key), out, options).status());
-  return out.Receive().status;
+  ASSIGN_OR_RETURN(const Ticket ticket, RecoverShard(std::move(key), out, options));
+  return Await(*this, out, ticket, stop).status;
 }
 
 // ---- Looking ----
@@ -506,7 +632,8 @@ ShardInfo MakeInfo(std::string_view key, const ShardSnapshot& snapshot, const Sh
 
 }  // namespace
 
-absl::StatusOr<ShardInfo> DagStore::GetShardInfo(const ShardKey& key) const {
+absl::StatusOr<ShardInfo> DagStore::GetShardInfo(const ShardKey& key, const RequestOptions& options) const {
+  RETURN_IF_ERROR(core_->CheckDeadline(options));
   ASSIGN_OR_RETURN(const std::optional<ShardSnapshot> snapshot,
                    core_->Inspect<std::optional<ShardSnapshot>>([&key](Engine& e) {
                      e.AssertLoop();
@@ -527,6 +654,7 @@ absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options)
   const std::string from = std::max(options.prefix, options.after.empty() ? std::string() : options.after + '\0');
   const std::unique_ptr<KvCursor> cursor = core_->lookup.kv->Scan(KvTable::kRecords, from, options.prefix);
   while (cursor->Valid() && !page.more) {
+    RETURN_IF_ERROR(core_->CheckDeadline(options));
     std::vector<Found> chunk;
     for (; cursor->Valid() && chunk.size() < kKeysPerLook; cursor->Next()) {
       auto record = DecodeRecord(AsSpan(cursor->value()));
@@ -592,8 +720,9 @@ absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::Lookup::OpenIndex(co
 }
 
 absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsContainingMultihash(const MultihashView& hash,
-                                                                          size_t shards_max) const {
-  RETURN_IF_ERROR(AwaitLookups());
+                                                                          size_t shards_max,
+                                                                          const RequestOptions& options) const {
+  RETURN_IF_ERROR(AwaitLookups(options.deadline));
   const Lookup& lookup = core_->lookup;
   std::vector<std::pair<Ordinal, ShardKey>> candidates;
   RETURN_IF_ERROR(lookup.FindCandidates({&hash, 1}, [&](size_t, Ordinal ordinal, const ShardKey& key) {
@@ -602,6 +731,7 @@ absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsContainingMultihash(const 
   std::vector<ShardKey> keys;
   for (const auto& [ordinal, key] : candidates) {
     if (keys.size() >= shards_max) break;
+    RETURN_IF_ERROR(core_->CheckDeadline(options));
     const absl::StatusOr<ShardRecord> record = lookup.ReadRecord(key);
     if (!record.ok() && record.status().code() == absl::StatusCode::kNotFound) continue;  // destroyed meanwhile
     RETURN_IF_ERROR(record.status());
@@ -614,10 +744,12 @@ absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsContainingMultihash(const 
   return keys;
 }
 
-absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsWithRoot(const Cid& root, size_t shards_max) const {
+absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsWithRoot(const Cid& root, size_t shards_max,
+                                                               const RequestOptions& options) const {
   std::vector<ShardKey> keys;
   Ordinal after = 0;
   do {
+    RETURN_IF_ERROR(core_->CheckDeadline(options));
     ASSIGN_OR_RETURN(const RootsPage page, dagstore::ShardsWithRoot(*core_->lookup.kv, root, after, 1024));
     for (const Ordinal ordinal : page.ordinals) {
       if (keys.size() >= shards_max) return keys;
@@ -652,6 +784,7 @@ absl::StatusOr<StoreStats> DagStore::Stats() const {
     return e.Stats();
   }));
   stats.top = core_->repository->top->Stats();
+  if (core_->options.trace.sink != nullptr) stats.spans = core_->options.trace.sink->Stats();
   for (const uint64_t shards : stats.engine.shards_by_state) stats.shards += shards;
   stats.database_bytes = core_->repository->kv->SizeBytes();
   stats.syncs = core_->repository->kv->SyncCount();
@@ -659,6 +792,18 @@ absl::StatusOr<StoreStats> DagStore::Stats() const {
   stats.quarantined = core_->quarantined.load(std::memory_order_relaxed);
   stats.lookups_ready = core_->lookups_ready.HasBeenNotified();
   return stats;
+}
+
+absl::StatusOr<std::string> DagStore::MetricsText() const {
+  ASSIGN_OR_RETURN(const StoreStats stats, Stats());
+  return MetricsTextOf(stats);
+}
+
+absl::StatusOr<std::vector<std::string>> DagStore::Stragglers() const {
+  return core_->Inspect<std::vector<std::string>>([](Engine& e) {
+    e.AssertLoop();
+    return e.Stragglers();
+  });
 }
 
 absl::StatusOr<std::vector<QuarantinedRecord>> DagStore::ListQuarantined(size_t records_max) const {
@@ -720,46 +865,66 @@ absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& di
 }  // namespace
 
 absl::StatusOr<GcResult> DagStore::Gc(const GcOptions& options) {
+  ASSIGN_OR_RETURN(const SpanContext parent, core_->ParentOf(options));
+  bool sampled = false;
+  const SpanContext span =
+      core_->NewSpan(parent, core_->next_ticket.fetch_add(1, std::memory_order_relaxed), sampled);
+  SpanRecord record("dagstore.gc", span, parent, core_->clock->Now());
+  const absl::StatusOr<GcResult> result = core_->Gc(options, span);
+  if (sampled) {
+    record.end = core_->clock->Now();
+    if (result.ok()) record.Add("dagstore.bytes", static_cast<int64_t>(result->bytes_removed));
+    record.SetStatus(result.status());
+    core_->options.trace.sink->Record(std::move(record));
+  }
+  return result;
+}
+
+absl::StatusOr<GcResult> DagStore::Core::Gc(const GcOptions& gc, const SpanContext& span) {
+  RETURN_IF_ERROR(CheckDeadline(gc));
   GcResult result;
   uint64_t copy_bytes = 0;
   std::vector<std::pair<ShardKey, uint64_t>> copies;
   constexpr size_t kCopiesPerPass = 100'000;
-  ASSIGN_OR_RETURN(const std::vector<ShardKey> keys, core_->Inspect<std::vector<ShardKey>>([](Engine& e) {
+  ASSIGN_OR_RETURN(const std::vector<ShardKey> keys, Inspect<std::vector<ShardKey>>([](Engine& e) {
     e.AssertLoop();
     return e.Collectable(kCopiesPerPass);
   }));
   for (const ShardKey& key : keys) {
-    const absl::StatusOr<ShardRecord> record = core_->lookup.ReadRecord(key);
+    const absl::StatusOr<ShardRecord> record = lookup.ReadRecord(key);
     if (!record.ok() || !record->copy.has_value() || !record->copy->owned) continue;
     copies.emplace_back(key, record->copy->size);
     copy_bytes += record->copy->size;
   }
   const Channel<ShardResult> out(1);
   for (const auto& [key, bytes] : copies) {
-    if (copy_bytes <= options.copy_bytes_target) break;
-    RETURN_IF_ERROR(core_->Submit(ShardOp::kCollect, key, out, RequestOptions()).status());
+    if (copy_bytes <= gc.copy_bytes_target) break;
+    RETURN_IF_ERROR(CheckDeadline(gc));
+    RequestOptions collect;
+    collect.deadline = gc.deadline;
+    collect.parent = span;
+    RETURN_IF_ERROR(Submit(ShardOp::kCollect, key, out, collect).status());
     if (!out.Receive().status.ok()) continue;  // in use again, or it failed and is in the failure log
     copy_bytes -= bytes;
     result.bytes_removed += bytes;
     ++result.copies_removed;
   }
   KvBatch batch;
-  const bool keep_all = core_->quarantined.load(std::memory_order_relaxed) != 0 &&
+  const bool keep_all = quarantined.load(std::memory_order_relaxed) != 0 &&
                         !Mutant(kMutantSweptInQuarantine);  // who knows what they own
-  ASSIGN_OR_RETURN(const IndexSweep sweep, core_->lookup.indexes->Sweep(
-      [&](Ordinal ordinal) { return keep_all || core_->directory.IsAlive(ordinal); }, batch));
+  ASSIGN_OR_RETURN(const IndexSweep sweep, lookup.indexes->Sweep(
+      [&](Ordinal ordinal) { return keep_all || directory.IsAlive(ordinal); }, batch));
   // An ordinal of this process may be durable and not yet alive: only older ones are surely dead.
-  ASSIGN_OR_RETURN(const uint64_t roots, SweepRoots(*core_->lookup.kv, [&](Ordinal ordinal) {
-    return !keep_all && ordinal < core_->repository->next_ordinal && !core_->directory.IsAlive(ordinal);
+  ASSIGN_OR_RETURN(const uint64_t roots, SweepRoots(*lookup.kv, [&](Ordinal ordinal) {
+    return !keep_all && ordinal < repository->next_ordinal && !directory.IsAlive(ordinal);
   }, batch));
-  if (!batch.empty() && !Mutant(kMutantUncommittedSweep))
-    RETURN_IF_ERROR(core_->lookup.kv->Commit(batch, /*sync=*/true));
+  if (!batch.empty() && !Mutant(kMutantUncommittedSweep)) RETURN_IF_ERROR(lookup.kv->Commit(batch, /*sync=*/true));
   result.orphans_removed = sweep.files + sweep.values + sweep.temporaries + roots;
-  if (core_->repository->upgrader != nullptr && !keep_all) {
-    ASSIGN_OR_RETURN(const uint64_t orphans, SweepCopies(*core_->repository, core_->directory, *core_->io));
+  if (repository->upgrader != nullptr && !keep_all) {
+    ASSIGN_OR_RETURN(const uint64_t orphans, SweepCopies(*repository, directory, *io));
     result.orphans_removed += orphans;
   }
-  RETURN_IF_ERROR(core_->lookup.indexes->EmptyTrash().status());
+  RETURN_IF_ERROR(lookup.indexes->EmptyTrash().status());
   return result;
 }
 
@@ -784,12 +949,14 @@ std::shared_ptr<EventLog<TraceEvent>::Subscription> DagStore::SubscribeTrace(siz
 
 namespace {
 
-absl::Status StoreBeside(const std::shared_ptr<TaskQueues>& queues, const ShardKey& key, KvBatch batch) {
+// With the next batch of the loop, unless the deadline passes before it gets there.
+absl::Status StoreBeside(const std::shared_ptr<TaskQueues>& queues, const ShardKey& key, KvBatch batch,
+                         const TaskMeta& meta) {
   const Channel<ShardResult> out(1);
-  Request request(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
-  request.inspect = [key, batch = std::move(batch), slot = *out.Reserve()](Engine& e) mutable {
+  Request request(meta);
+  request.inspect = [key, meta, batch = std::move(batch), slot = *out.Reserve()](Engine& e) mutable {
     e.AssertLoop();
-    e.StoreBeside(key, std::move(batch), TaskMeta(SpanContext(), Deadline::Infinite(), 0), std::move(slot));
+    e.StoreBeside(key, std::move(batch), meta, std::move(slot));
   };
   RETURN_IF_ERROR(queues->PushRequest(std::move(request)));
   return out.Receive().status;
@@ -798,18 +965,23 @@ absl::Status StoreBeside(const std::shared_ptr<TaskQueues>& queues, const ShardK
 }  // namespace
 
 absl::Status DagStore::AddManifest(const ShardKey& key, const std::string& rule, uint64_t version,
-                                   std::span<const Cid> cids) {
+                                   std::span<const Cid> cids, const RequestOptions& options) {
   RETURN_IF_ERROR(key.Check());
+  RETURN_IF_ERROR(core_->CheckDeadline(options));
+  ASSIGN_OR_RETURN(const SpanContext parent, core_->ParentOf(options));
   KvBatch batch;
   RETURN_IF_ERROR(ReadManifests().Add(batch, {key.bytes(), rule, version}, cids, core_->clock->WallNow()));
-  return StoreBeside(core_->queues, key, std::move(batch));
+  return StoreBeside(core_->queues, key, std::move(batch), TaskMeta(parent, options.deadline, 0));
 }
 
-absl::Status DagStore::DropManifest(const ShardKey& key, const std::string& rule, uint64_t version) {
+absl::Status DagStore::DropManifest(const ShardKey& key, const std::string& rule, uint64_t version,
+                                    const RequestOptions& options) {
   RETURN_IF_ERROR(key.Check());
+  RETURN_IF_ERROR(core_->CheckDeadline(options));
+  ASSIGN_OR_RETURN(const SpanContext parent, core_->ParentOf(options));
   KvBatch batch;
   RETURN_IF_ERROR(ReadManifests().Drop(batch, {key.bytes(), rule, version}));
-  return StoreBeside(core_->queues, key, std::move(batch));
+  return StoreBeside(core_->queues, key, std::move(batch), TaskMeta(parent, options.deadline, 0));
 }
 
 Manifests DagStore::ReadManifests() const { return Manifests(*core_->lookup.kv); }

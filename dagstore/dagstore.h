@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct RequestOptions {
   Deadline deadline = Deadline::Infinite();
   SpanContext parent = {};       // the caller's span; or give its header:
   std::string traceparent = {};  // InvalidArgument if malformed. `parent` wins
+  std::string tracestate = {};   // goes with the header; dropped if malformed, cut to 512 characters by whole entries
 };
 struct RegisterOptions : RequestOptions {
   bool lazy = false;    // index on first use; the answer comes once the registration is durable
@@ -57,7 +59,7 @@ class ShardRef {
   std::weak_ptr<const Lease> lease_;
 };
 
-struct ListShardsOptions {
+struct ListShardsOptions : RequestOptions {
   std::optional<ShardState> state = {};
   std::string prefix = {};
   std::string after = {};    // cursor: keys greater than this
@@ -71,6 +73,7 @@ struct ShardPage {
 struct StoreStats {
   EngineStats engine = {};
   TopIndexStats top = {};
+  SpanSinkStats spans = {};
   uint64_t shards = 0;
   uint64_t database_bytes = 0;
   uint64_t syncs = 0;  // synced commits of the database
@@ -79,7 +82,7 @@ struct StoreStats {
   bool lookups_ready = true;
 };
 
-struct GcOptions {
+struct GcOptions : RequestOptions {
   uint64_t copy_bytes_target = 0;  // local copies are removed until no more than this is left
 };
 struct GcResult {
@@ -102,7 +105,8 @@ class DagStore {
   DagStore(const DagStore&) = delete;
 
   // Requests are refused from now on; those accepted are answered; running jobs may finish within Options::close_grace.
-  // Accessors that are still out keep reading. Again: nothing. Not from the store's own threads.
+  // Accessors that are still out keep reading. The seven steps are in docs/architecture.md#stops-and-deadlines. Again,
+  // or at the same time: waits for the first, and nothing. Not from the store's own threads.
   absl::Status Close();
 
   // Each accepted request has one ticket and gets exactly one result on `out`. Refused (no result then):
@@ -117,28 +121,40 @@ class DagStore {
   absl::StatusOr<Ticket> RecoverShard(ShardKey key, const Channel<ShardResult>& out,
                                       const RecoverOptions& options = {});
   // A message to the loop: the ticket ends with Cancelled, once work that only it wanted has stopped. A ticket that is
-  // unknown or answered: nothing.
+  // unknown or answered: nothing. FailedPrecondition after Close, which has answered all.
   absl::Status Stop(Ticket ticket);
+  // The same, and says what it did.
+  absl::StatusOr<StopOutcome> StopSync(Ticket ticket);
 
-  absl::Status RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options = {});
-  absl::StatusOr<Accessor> AcquireShardSync(const ShardKey& key, const AcquireOptions& options = {});
+  // If `stop` fires, the request is stopped, and its result waited for all the same: when these return, nothing of what
+  // they began is running for them any more (or `stop_grace` has passed).
+  absl::Status RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options = {},
+                                 const std::stop_token& stop = {});
+  absl::StatusOr<Accessor> AcquireShardSync(const ShardKey& key, const AcquireOptions& options = {},
+                                            const std::stop_token& stop = {});
   // NotFound.
   absl::StatusOr<ShardRef> Resolve(const ShardKey& key);
-  absl::Status DestroyShardSync(ShardKey key, const DestroyOptions& options = {});
-  absl::Status RecoverShardSync(ShardKey key, const RecoverOptions& options = {});
+  absl::Status DestroyShardSync(ShardKey key, const DestroyOptions& options = {}, const std::stop_token& stop = {});
+  absl::Status RecoverShardSync(ShardKey key, const RecoverOptions& options = {}, const std::stop_token& stop = {});
 
+  // Looking. DeadlineExceeded between two steps of what takes long, if the options have a deadline.
   // NotFound.
-  absl::StatusOr<ShardInfo> GetShardInfo(const ShardKey& key) const;
+  absl::StatusOr<ShardInfo> GetShardInfo(const ShardKey& key, const RequestOptions& options = {}) const;
   absl::StatusOr<ShardPage> ListShards(const ListShardsOptions& options = {}) const;
   // Exact: every candidate of the top-level index is looked up in its shard index. Sorted; at most `shards_max`.
-  absl::StatusOr<std::vector<ShardKey>> ShardsContainingMultihash(const MultihashView& hash,
-                                                                  size_t shards_max = 1000) const;
+  absl::StatusOr<std::vector<ShardKey>> ShardsContainingMultihash(const MultihashView& hash, size_t shards_max = 1000,
+                                                                  const RequestOptions& options = {}) const;
   // Shards whose CAR header names this root.
-  absl::StatusOr<std::vector<ShardKey>> ShardsWithRoot(const Cid& root, size_t shards_max = 1000) const;
+  absl::StatusOr<std::vector<ShardKey>> ShardsWithRoot(const Cid& root, size_t shards_max = 1000,
+                                                       const RequestOptions& options = {}) const;
   absl::StatusOr<std::shared_ptr<const ShardIndex>> GetIterableIndex(const ShardKey& key) const;
 
   absl::StatusOr<GcResult> Gc(const GcOptions& options = {});
   absl::StatusOr<StoreStats> Stats() const;
+  // In the Prometheus text format, for whoever serves it. docs/operations.md#metrics names them.
+  absl::StatusOr<std::string> MetricsText() const;
+  // Jobs that have been told to stop and have not, within Options::stop_grace: "initialize of shard "k" (job 7)".
+  absl::StatusOr<std::vector<std::string>> Stragglers() const;
   absl::StatusOr<std::vector<QuarantinedRecord>> ListQuarantined(size_t records_max = 1000) const;
   // Gives up what a record that could not be decoded may still name: from now on `gc` removes files that only it knew.
   // NotFound if nothing is set aside under that key.
@@ -150,8 +166,10 @@ class DagStore {
   std::shared_ptr<EventLog<TraceEvent>::Subscription> SubscribeTrace(size_t events_kept_max = 4096);
 
   // Sets of CIDs by rule and version, attached to shards; removed with them. NotFound if there is no such shard.
-  absl::Status AddManifest(const ShardKey& key, const std::string& rule, uint64_t version, std::span<const Cid> cids);
-  absl::Status DropManifest(const ShardKey& key, const std::string& rule, uint64_t version);
+  absl::Status AddManifest(const ShardKey& key, const std::string& rule, uint64_t version, std::span<const Cid> cids,
+                           const RequestOptions& options = {});
+  absl::Status DropManifest(const ShardKey& key, const std::string& rule, uint64_t version,
+                            const RequestOptions& options = {});
   // For looking: Stat, Get, List, Contains.
   Manifests ReadManifests() const;
 

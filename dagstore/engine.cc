@@ -20,12 +20,47 @@ constexpr size_t kTimersAnsweredMax = 1024;
 // Idle shards looked at for one that nobody uses, before the oldest is closed all the same.
 constexpr size_t kEvictLooksMax = 64;
 
-// Work the store starts for nobody in particular.
-TaskMeta OwnMeta() { return TaskMeta(SpanContext(), Deadline::Infinite(), 0); }
+// The duration of every so many'th task is measured: a clock costs as much as half of an acquire.
+constexpr uint64_t kStepsPerMeasure = 64;
+
+const char* SpanNameOf(JobKind kind) {
+  switch (kind) {
+    case JobKind::kInitialize:
+      return "shard.initialize";
+    case JobKind::kOpen:
+      return "shard.open";
+    case JobKind::kCollect:
+      return "shard.collect";
+    case JobKind::kDestroy:
+      return "shard.destroy";
+    case JobKind::kDiscard:
+      return "shard.discard";
+  }
+  return "shard";
+}
 
 }  // namespace
 
-Engine::Engine(const Options& options, Seams seams) : options_(options), seams_(std::move(seams)) {
+const char* JobName(JobKind kind) { return SpanNameOf(kind) + sizeof("shard.") - 1; }
+
+const char* StopReasonName(StopReason reason) {
+  switch (reason) {
+    case StopReason::kNone:
+      return "";
+    case StopReason::kStopped:
+      return "stopped";
+    case StopReason::kDeadline:
+      return "deadline";
+    case StopReason::kShuttingDown:
+      return "shutting_down";
+    case StopReason::kJobTimeMax:
+      return "job_time_max";
+  }
+  return "";
+}
+
+Engine::Engine(const Options& options, Seams seams)
+    : options_(options), seams_(std::move(seams)), ids_(seams_.span_seed) {
   active_.emplace_back();  // place 0 means "none"
 }
 
@@ -70,6 +105,29 @@ void Engine::RestoreDestroying(std::string_view key) {
   internal_.push_back({ShardOp::kDestroy, index, slot.incarnation, OwnMeta()});
 }
 
+// ---- Where it comes from ----
+
+TaskMeta Engine::OwnMeta() {
+  SpanContext span = ids_.Root(false);
+  if (seams_.spans != nullptr && seams_.sampler.Sample({}, span)) span.flags |= 1;
+  return TaskMeta(span, Deadline::Infinite(), 0);
+}
+
+TaskMeta Engine::Aside(const TaskMeta& cause) {
+  const TaskMeta own = OwnMeta();
+  return cause.Detached(own.span, own.deadline);
+}
+
+void Engine::Record(SpanRecord&& span) {
+  if (seams_.spans == nullptr) return;
+  ++stats_.spans;
+  seams_.spans->Record(std::move(span));
+}
+
+void Engine::Log(LogLevel level, const SpanContext& span, std::string_view message) {
+  if (seams_.log != nullptr) seams_.log->Write(level, span, message);
+}
+
 void Engine::RestoreOrdinals(Ordinal next, Ordinal durable) {
   next_ordinal_ = next;
   ordinals_reserved_ = durable;
@@ -80,15 +138,22 @@ void Engine::RestoreOrdinals(Ordinal next, Ordinal durable) {
 
 bool Engine::Turn() {
   const MonotonicNanos begin = seams_.clock->Now();
-  seams_.queues->Take(completions_, requests_);
+  seams_.queues->Take(completions_, requests_, stops_taken_);
+  if (!stops_taken_.empty()) {
+    stopped_early_.insert(stops_taken_.begin(), stops_taken_.end());
+    stops_taken_.clear();
+  }
   size_t tasks = 0;
   while (tasks < options_.turn_tasks_max) {
+    const bool measured = (stats_.tasks + tasks) % kStepsPerMeasure == 0;
+    const MonotonicNanos step_begin = measured ? seams_.clock->Now() : 0;
     if (!internal_.empty()) {
       const Internal task = internal_.front();
       internal_.pop_front();
       RunInternal(task);
     } else if (!completions_.empty() &&
-               (requests_.empty() || completions_in_a_row_ < options_.completions_per_request)) {
+               (requests_.empty() || completions_in_a_row_ < options_.completions_per_request ||
+                requests_.begin()->stop)) {  // a result that has arrived beats a stop
       ++completions_in_a_row_;
       RunCompletion(completions_.Pop());
     } else if (!requests_.empty()) {
@@ -98,25 +163,28 @@ bool Engine::Turn() {
       break;
     }
     ++tasks;
+    if (measured) stats_.step_time.AddNanos(seams_.clock->Now() - step_begin);
   }
   // Completions that have arrived beat deadlines that pass in the same turn.
   if (completions_.empty()) FireTimers();
-  if (closing_ && close_grace_.Passed(begin) && !Mutant(kMutantGraceHasNoEnd)) StopEverything();
+  if (close_phase_ == ClosePhase::kDraining && close_grace_.Passed(begin) && !Mutant(kMutantGraceHasNoEnd)) {
+    StopEverything();
+  }
   StartBacklog();
   EvictIdle();
 
   SendBatch(/*idle=*/tasks == 0);
   for (JobSpec& job : jobs_out_) seams_.jobs->Start(std::move(job));
   jobs_out_.clear();
-  stats_.answers += answers_out_.size();
-  for (Answer& answer : answers_out_) answer.reply.Deliver(std::move(answer.result));
-  answers_out_.clear();
+  if (!answers_out_.empty()) DeliverAnswers();
+  if (close_phase_ != ClosePhase::kOpen) AwaitAccessors();
 
   if (tasks != 0) {
     ++stats_.turns;
     stats_.tasks += tasks;
     const MonotonicNanos took = seams_.clock->Now() - begin;
     stats_.turn_nanos_max = std::max(stats_.turn_nanos_max, took);
+    stats_.turn_time.AddNanos(took);
     if (took > kSlowTurn) ++stats_.turns_over_5ms;
   }
   return !internal_.empty() || !completions_.empty() || !requests_.empty() || seams_.queues->HasWork() ||
@@ -125,7 +193,7 @@ bool Engine::Turn() {
 
 Deadline Engine::NextTimer() const {
   Deadline next = timers_.empty() ? Deadline::Infinite() : Deadline::At(timers_.top().at);
-  if (closing_) next = next.Min(close_grace_);
+  if (close_phase_ != ClosePhase::kOpen) next = next.Min(close_grace_);
   return next;
 }
 
@@ -135,17 +203,30 @@ void Engine::RunRequest(Request request) {
     return;
   }
   if (request.stop) {
-    Stop(request.meta.ticket, Cancelled("stopped by its caller"));
+    stopped_early_.erase(request.meta.ticket);
+    ++stats_.stops;
+    if (Stop(request.meta.ticket, StopReason::kStopped) == StopOutcome::kAlreadyDone) ++stats_.stops_late;
     return;
+  }
+  request.reply.op = request.op;
+  if (request.reply.asked != 0) {
+    const MonotonicNanos waited = seams_.clock->Now() - request.reply.asked;
+    stats_.queue_wait.AddNanos(waited);
+    if (request.reply.trace != nullptr) request.reply.trace->Add("dagstore.queue.wait_us", waited / 1000);
   }
   Cause cause(request.meta);
   cause.reply = std::move(request.reply);
   cause.registration = request.registration.get();
-  if (!request.meta.deadline.IsInfinite() && request.meta.deadline.Passed(seams_.clock->Now())) {
+  // Expired or stopped while it was queued: no work, and it joins nothing.
+  const bool expired = !request.meta.deadline.IsInfinite() && request.meta.deadline.Passed(seams_.clock->Now());
+  if (expired || (!stopped_early_.empty() && stopped_early_.contains(request.meta.ticket))) {
     ShardResult result;
     result.key = std::move(request.key);
     result.ticket = request.meta.ticket;
-    result.status = DeadlineExceeded("{}: the deadline passed before the request ran", OpName(request.op));
+    result.stop_reason = expired ? StopReason::kDeadline : StopReason::kStopped;
+    result.status = expired ? DeadlineExceeded("{}: the deadline passed before the request ran", OpName(request.op))
+                            : Cancelled("{}: stopped by its caller before it ran", OpName(request.op));
+    if (expired) ++stats_.deadlines_missed;
     SendAnswer(std::move(cause.reply), std::move(result), kNothingPending);
     return;
   }
@@ -197,17 +278,17 @@ void Engine::RunCompletion(Completion completion) {
     ++stats_.stale_completions;
     return;
   }
-  const TaskMeta meta = OwnMeta();
-  Cause cause(meta);
   if (completion.kind == Completion::Kind::kRelease) {
+    Cause cause(completion.meta);
     Step(completion.slot, ShardOp::kRelease, cause);
     return;
   }
-  TakeDamage(completion.slot, completion.ordinal, std::move(completion.status), completion.damage);
+  TakeDamage(completion.slot, completion.ordinal, std::move(completion.status), completion.damage, completion.meta);
 }
 
 // Damage concerns the index and the copy that were read; a newer one is not to blame.
-void Engine::TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage) {
+void Engine::TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage,
+                        const TaskMeta& reported) {
   const Slot& slot = shards_[index];
   const bool other = slot.ordinal != ordinal && !Mutant(kMutantOldDamageTaken);
   if (other || (slot.state != ShardState::kServing && slot.state != ShardState::kAvailable)) {
@@ -215,10 +296,10 @@ void Engine::TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Da
     return;
   }
   if (damage == Damage::kBlock) {
-    Notify(slot, slot.state, slot.state, status);
+    Notify(slot, slot.state, slot.state, status, reported);
     return;
   }
-  const TaskMeta meta = OwnMeta();
+  const TaskMeta meta = Aside(reported);
   Cause cause(meta);
   cause.status = std::move(status);
   cause.index_damaged = damage == Damage::kIndex;
@@ -227,26 +308,38 @@ void Engine::TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Da
 
 void Engine::JobDone(Completion& done) {
   --jobs_running_;
+  const auto at = jobs_.find(done.job_id);
+  DAGSTORE_CHECK(at != jobs_.end());
+  const std::unique_ptr<Job> job = std::move(at->second);
+  jobs_.erase(at);
+  EndJob(*job, done.result->status);
   if (done.job == JobKind::kDiscard) return;
   DAGSTORE_CHECK(shards_.Lives(done.slot, done.incarnation));  // a shard is not forgotten while a job of it runs
   Slot& slot = shards_[done.slot];
   ActiveShard& active = Activate(done.slot);
   --active.jobs_running;
   if (done.job == JobKind::kDestroy) active.destroy_running = false;
+  if (active.job == job.get()) active.job = nullptr;
+  AnswerStopped(done.slot);
 
-  const TaskMeta meta = OwnMeta();
+  // What follows is done for nobody in particular, but it comes from this job.
+  const TaskMeta meta(done.meta.span, Deadline::Infinite(), 0);
   JobResult& result = *done.result;
   if (done.generation != slot.generation && !Mutant(kMutantStaleCompletionTaken)) {
     ++stats_.stale_completions;
     if (result.open != nullptr) seams_.jobs->DropLater(std::move(result.open));
-    if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal);
+    if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal, meta);
     if (slot.state == ShardState::kDestroying) StartDestroy(done.slot, meta);
     MaybeRest(done.slot);
     return;
   }
-  const bool asked_to_stop = active.cancel->cancelled();
-  active.cancel.reset();
-  if (result.status.code() == absl::StatusCode::kCancelled && !asked_to_stop) {
+  const bool dying = job->dying();
+  if (dying && !result.status.ok()) {
+    // It was told to stop. Whatever it says of its end, that is no failure of the shard.
+    result.index_damaged = false;
+    result.status = job->time_is_up ? DeadlineExceeded("the job ran longer than the store lets it")
+                                    : Cancelled("the job was stopped");
+  } else if (result.status.code() == absl::StatusCode::kCancelled) {
     // Whoever is parked would get another job, and that one would end the same way, for ever.
     result.status = Unavailable("the source broke off, though nobody asked it to: {}", Message(result.status));
   }
@@ -259,11 +352,12 @@ void Engine::JobDone(Completion& done) {
   }
   Cause cause(meta);
   cause.result = &result;
+  cause.dying = dying;
   cause.status = result.status;
   cause.index_damaged = result.index_damaged;
   cause.ordinal = done.ordinal;
   if (!result.status.ok()) {
-    if (done.job == JobKind::kInitialize && !Mutant(kMutantDeadIndexKept)) Discard(slot.key(), done.ordinal);
+    if (done.job == JobKind::kInitialize && !Mutant(kMutantDeadIndexKept)) Discard(slot.key(), done.ordinal, meta);
     Step(done.slot, ShardOp::kFail, cause);
     return;
   }
@@ -273,7 +367,7 @@ void Engine::JobDone(Completion& done) {
       return;
     case JobKind::kOpen:
       StoreCopy(done.slot, result);
-      SetOpen(active, std::move(result.open));
+      SetOpen(active, std::move(result.open), meta);
       Step(done.slot, ShardOp::kServe, cause);
       return;
     case JobKind::kDestroy:
@@ -302,19 +396,19 @@ void Engine::CollectDone(uint32_t index, JobResult& result) {
   if (result.status.ok()) StoreCopy(index, result);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (waiter.op != ShardOp::kCollect && !waiter.stopping) {
+    if (waiter.op != ShardOp::kCollect || waiter.stopping) {
       active.waiters.push_back(std::move(waiter));  // an acquirer who came meanwhile
       continue;
     }
-    parked_.erase(waiter.ticket);
+    parked_.erase(waiter.meta.ticket);
     ShardResult answer;
     answer.key = ShardKey(slot.key());
-    answer.ticket = waiter.ticket;
-    answer.status = waiter.stopping ? waiter.stop_reason : result.status;
+    answer.ticket = waiter.meta.ticket;
+    answer.status = result.status;
     if (Mutant(kMutantCollectUnanswered)) continue;
     SendAnswer(std::move(waiter.reply), std::move(answer), active.pending);
   }
-  StartOpen(index, OwnMeta());
+  StartOpen(index);
   MaybeRest(index);
 }
 
@@ -380,7 +474,7 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
     ActiveShard& active = Activate(index);
     active.error = absl::OkStatus();
     active.attempts = 0;
-    SetOpen(active, nullptr);  // reads by the old index
+    Close(active);  // reads by the old index
   }
   if ((row.effects & kUnref) != 0) Unref(index);
   if ((row.effects & kCancelJobs) != 0 && !Mutant(kMutantDestroyCancelsNothing)) CancelJobs(index);
@@ -399,13 +493,15 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   if (writes) Persist(index, row, cause);
 
   // Jobs and answers; Outgoing holds them until what they rest on is durable.
-  if ((row.effects & kNotify) != 0 && !Mutant(kMutantFailureUntold)) Notify(slot, from, row.next, cause.status);
+  if ((row.effects & kNotify) != 0 && !Mutant(kMutantFailureUntold)) {
+    Notify(slot, from, row.next, cause.status, cause.meta);
+  }
   if ((row.effects & kFailParked) != 0) {
-    FailParked(index, op == ShardOp::kDestroy ? FailedPrecondition("the shard is being destroyed") : cause.status);
+    FailParked(index, op == ShardOp::kDestroy ? FailedPrecondition("the shard is being destroyed") : cause.status,
+               cause.dying);
   }
   if ((row.effects & kServe) != 0) {
-    Waiter waiter;
-    waiter.ticket = cause.meta.ticket;
+    Waiter waiter(cause.meta);
     waiter.reply = std::move(cause.reply);
     Serve(index, waiter);
   }
@@ -421,8 +517,10 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   if ((row.effects & kQueueInitialize) != 0) {
     internal_.push_back({ShardOp::kInitialize, index, slot.incarnation, cause.meta});
   }
-  if ((row.effects & kStartInitialize) != 0) QueueInitializeJob(index, cause.meta);
-  if ((row.effects & kStartOpen) != 0) StartOpen(index, cause.meta);
+  if ((row.effects & kStartInitialize) != 0) {  // after a failed job: by the store itself, linked to that job
+    QueueInitializeJob(index, cause.result != nullptr ? Aside(cause.meta) : cause.meta);
+  }
+  if ((row.effects & kStartOpen) != 0) StartOpen(index);
   if ((row.effects & kStartCollect) != 0) StartCollect(index, cause.meta);
   if ((row.effects & kStartDestroy) != 0) StartDestroy(index, cause.meta);
 
@@ -430,7 +528,7 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
     --stats_.shards_by_state[static_cast<size_t>(slot.state)];
     ActiveShard& active = Activate(index);
     DAGSTORE_CHECK(active.jobs_running == 0 && active.waiters.empty() && slot.references == 0);
-    SetOpen(active, nullptr);
+    Close(active);
     if (slot.ordinal != 0) {  // the mark of its destruction is durable
       seams_.directory->Clear(slot.ordinal);
       seams_.top->Drop(slot.ordinal);
@@ -477,7 +575,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
   ActiveShard& active = Activate(index);
   if (!store_error_.ok()) {
     active.pending = kNeverDurable;
-    if (row.op == ShardOp::kMakeAvailable) Discard(slot.key(), cause.ordinal);
+    if (row.op == ShardOp::kMakeAvailable) Discard(slot.key(), cause.ordinal, cause.meta);
     return;
   }
   std::string key(slot.key());
@@ -493,7 +591,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
     slot.has_copy = cause.result->record->copy.has_value();
     batch_.Append(std::move(cause.result->batch));
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(*cause.result->record));
-    gathering_.publications.push_back({index, slot.incarnation, cause.ordinal, slot.ordinal});
+    gathering_.publications.push_back({index, slot.incarnation, cause.ordinal, slot.ordinal, cause.meta});
     slot.ordinal = cause.ordinal;
   } else {  // Errored
     if (Mutant(kMutantErroredNotStored)) return;
@@ -518,14 +616,22 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
 
 void Engine::Park(uint32_t index, ShardOp op, Cause& cause) {
   if (cause.reply.empty()) return;  // the store asked itself
-  Waiter waiter;
+  Waiter waiter(cause.meta);
   waiter.op = op;
-  waiter.ticket = cause.meta.ticket;
-  waiter.span = cause.meta.span;
   waiter.reply = std::move(cause.reply);
-  parked_[waiter.ticket] = index;
-  if (!cause.meta.deadline.IsInfinite()) timers_.push({cause.meta.deadline.at(), waiter.ticket, index});
-  Activate(index).waiters.push_back(std::move(waiter));
+  parked_[waiter.meta.ticket] = index;
+  if (!waiter.meta.deadline.IsInfinite()) {
+    timers_.push({waiter.meta.deadline.at(), waiter.meta.ticket, Timer::Kind::kTicket});
+  }
+  ActiveShard& active = Activate(index);
+  if (active.job != nullptr && Wants(op, active.job->kind)) {
+    if (active.job->dying()) {
+      waiter.next_gen = true;
+    } else {
+      Join(*active.job, waiter);
+    }
+  }
+  active.waiters.push_back(std::move(waiter));
 }
 
 void Engine::Serve(uint32_t index, Waiter& waiter) {
@@ -540,7 +646,7 @@ void Engine::Serve(uint32_t index, Waiter& waiter) {
   }
   ShardResult result;
   result.key = active.open->key;
-  result.ticket = waiter.ticket;
+  result.ticket = waiter.meta.ticket;
   result.accessor = Accessor(active.lease);
   SendAnswer(std::move(waiter.reply), std::move(result), active.pending);
 }
@@ -549,21 +655,12 @@ void Engine::ServeParked(uint32_t index) {
   ActiveShard& active = Activate(index);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (waiter.op != ShardOp::kAcquire) {
+    if (waiter.op != ShardOp::kAcquire || waiter.stopping) {
       active.waiters.push_back(std::move(waiter));
       continue;
     }
-    parked_.erase(waiter.ticket);
-    if (waiter.stopping) {
-      ShardResult result;
-      result.key = active.open->key;
-      result.ticket = waiter.ticket;
-      result.status = waiter.stop_reason;
-      if (Mutant(kMutantStoppedUnanswered)) continue;
-      SendAnswer(std::move(waiter.reply), std::move(result), kNothingPending);
-    } else {
-      Serve(index, waiter);
-    }
+    parked_.erase(waiter.meta.ticket);
+    Serve(index, waiter);
   }
 }
 
@@ -572,48 +669,104 @@ void Engine::ReplyParked(uint32_t index) {
   ActiveShard& active = Activate(index);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (waiter.op == ShardOp::kAcquire && !waiter.stopping) {
-      active.waiters.push_back(std::move(waiter));  // waits for the data to be open
+    if (waiter.op == ShardOp::kAcquire || waiter.stopping) {
+      waiter.next_gen = false;  // the job has ended, well
+      active.waiters.push_back(std::move(waiter));  // an acquirer waits for the data to be open
       continue;
     }
-    parked_.erase(waiter.ticket);
+    parked_.erase(waiter.meta.ticket);
     ShardResult result;
     result.key = ShardKey(slot.key());
-    result.ticket = waiter.ticket;
-    if (waiter.stopping) result.status = waiter.stop_reason;
+    result.ticket = waiter.meta.ticket;
     SendAnswer(std::move(waiter.reply), std::move(result), active.pending);
   }
 }
 
-void Engine::FailParked(uint32_t index, const absl::Status& status) {
+void Engine::FailParked(uint32_t index, const absl::Status& status, bool dying) {
   Slot& slot = shards_[index];
   ActiveShard& active = Activate(index);
-  // A cancelled job answers those who stopped it; whoever came later gets a job of his own.
-  const bool cancelled = status.code() == absl::StatusCode::kCancelled && !closing_;
+  const bool closing = close_phase_ != ClosePhase::kOpen;
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (cancelled && !waiter.stopping) {
+    if (waiter.stopping) {  // his job still runs
       active.waiters.push_back(std::move(waiter));
       continue;
     }
-    parked_.erase(waiter.ticket);
+    if (dying && waiter.next_gen && !closing) {
+      waiter.next_gen = false;
+      active.waiters.push_back(std::move(waiter));
+      continue;
+    }
+    parked_.erase(waiter.meta.ticket);
     if (Mutant(kMutantFirstFailedUnanswered) && &waiter == &waiters.front()) continue;
+    if (dying) {
+      waiter.stop_reason = closing ? StopReason::kShuttingDown : StopReason::kJobTimeMax;
+      ShardResult result = StopResult(waiter, index);
+      SendAnswer(std::move(waiter.reply), std::move(result), active.pending);
+      continue;
+    }
     ShardResult result;
     result.key = ShardKey(slot.key());
-    result.ticket = waiter.ticket;
-    result.status = waiter.stopping
-                        ? waiter.stop_reason
-                        : Annotate(status, fmt::format("{} shard \"{}\"", OpName(waiter.op), result.key.Printable()));
+    result.ticket = waiter.meta.ticket;
+    result.status = Annotate(status, fmt::format("{} shard \"{}\"", OpName(waiter.op), result.key.Printable()));
     SendAnswer(std::move(waiter.reply), std::move(result), active.pending);
   }
-  if (active.waiters.empty()) return;
-  const TaskMeta meta(active.waiters.front().span, Deadline::Infinite(), active.waiters.front().ticket);
+  // One new job for all who came too late for the dying one. Each of them sees this once at most.
+  const auto first = std::find_if(active.waiters.begin(), active.waiters.end(),
+                                  [](const Waiter& waiter) { return !waiter.stopping; });
+  if (first == active.waiters.end()) return;
+  const TaskMeta meta = first->meta;
   if (slot.state == ShardState::kNew) {
     internal_.push_back({ShardOp::kInitialize, index, slot.incarnation, meta});
   } else if (slot.state == ShardState::kErrored) {
     internal_.push_back({ShardOp::kRecover, index, slot.incarnation, meta});
   } else {
-    StartOpen(index, meta);
+    StartOpen(index);
+  }
+}
+
+ShardResult Engine::StopResult(const Waiter& waiter, uint32_t index) const {
+  ShardResult result;
+  result.key = ShardKey(shards_[index].key());
+  result.ticket = waiter.meta.ticket;
+  result.stop_reason = waiter.stop_reason;
+  const std::string what = fmt::format("{} shard \"{}\"", OpName(waiter.op), result.key.Printable());
+  // A caller whose own time is up has no use for another reason.
+  if (!waiter.meta.deadline.IsInfinite() && waiter.meta.deadline.Passed(seams_.clock->Now())) {
+    result.stop_reason = StopReason::kDeadline;
+  }
+  switch (result.stop_reason) {
+    case StopReason::kNone:
+    case StopReason::kStopped:
+      result.status = Cancelled("{}: stopped by its caller", what);
+      break;
+    case StopReason::kDeadline:
+      result.status = DeadlineExceeded("{}: the deadline passed while the request waited", what);
+      break;
+    case StopReason::kShuttingDown:
+      result.status = Cancelled("{}: the store is closing", what);
+      break;
+    case StopReason::kJobTimeMax:
+      result.status = DeadlineExceeded("{}: its job ran longer than the store lets it", what);
+      break;
+  }
+  return result;
+}
+
+void Engine::AnswerStopped(uint32_t index) {
+  ActiveShard& active = Activate(index);
+  for (size_t i = 0; i < active.waiters.size();) {
+    Waiter& waiter = active.waiters[i];
+    if (!waiter.stopping || jobs_.contains(waiter.waits_for)) {
+      ++i;
+      continue;
+    }
+    parked_.erase(waiter.meta.ticket);
+    ShardResult result = StopResult(waiter, index);
+    if (!Mutant(kMutantStoppedUnanswered)) {
+      SendAnswer(std::move(waiter.reply), std::move(result), kNothingPending);
+    }
+    active.waiters.erase(active.waiters.begin() + static_cast<std::ptrdiff_t>(i));
   }
 }
 
@@ -642,12 +795,12 @@ void Engine::TakeReaders(uint32_t index) {
 }
 
 bool Engine::GatesMayOpen() const {
-  return options_.inline_acquire && !closing_ && !seams_.traces->HasSubscribers();
+  return options_.inline_acquire && close_phase_ == ClosePhase::kOpen && !seams_.traces->HasSubscribers();
 }
 
 std::shared_ptr<const Lease> Engine::NewLease(const ActiveShard& active) const {
   return std::make_shared<const Lease>(active.open, seams_.queues, active.slot, shards_[active.slot].incarnation,
-                                       GatesMayOpen());
+                                       *active.opened_by, GatesMayOpen());
 }
 
 uint32_t Engine::ReadersInside(const Slot& slot) const {
@@ -665,18 +818,120 @@ void Engine::CancelJobs(uint32_t index) {
   Slot& slot = shards_[index];
   ActiveShard* active = ActiveOf(slot);
   if (active == nullptr) return;
-  if (active->cancel != nullptr) active->cancel->Cancel();
-  active->cancel.reset();
+  if (active->job != nullptr) CancelJob(*active->job);
+  active->job = nullptr;
   active->in_backlog = false;
   ++slot.generation;  // what they report is dropped
 }
 
 // ---- Jobs ----
 
+bool Engine::Wants(ShardOp op, JobKind kind) {
+  switch (kind) {
+    case JobKind::kInitialize:
+      return op == ShardOp::kRegister || op == ShardOp::kAcquire || op == ShardOp::kRecover;
+    case JobKind::kOpen:
+      return op == ShardOp::kAcquire;
+    case JobKind::kCollect:
+      return op == ShardOp::kCollect;
+    case JobKind::kDestroy:
+      return op == ShardOp::kDestroy;
+    case JobKind::kDiscard:
+      break;
+  }
+  return false;
+}
+
+void Engine::Join(Job& job, Waiter& waiter) {
+  // What an outbound request inherits is the latest deadline of all; it only rises.
+  job.control->SetDeadline(job.members_ever == 0 ? waiter.meta.deadline
+                                                 : job.control->deadline().Max(waiter.meta.deadline));
+  ++job.members_ever;
+  if (job.members.size() < Job::kMembersMax) job.members.push_back({waiter.meta.ticket, waiter.meta.span});
+  job.sampled = job.sampled || waiter.meta.span.IsSampled();
+  if (waiter.reply.trace != nullptr && !(waiter.meta.span == job.initiator)) waiter.reply.trace->Link(job.meta.span);
+}
+
+size_t Engine::MembersOf(const ActiveShard& active) const {
+  if (active.job == nullptr) return 0;
+  return static_cast<size_t>(std::count_if(active.waiters.begin(), active.waiters.end(), [&](const Waiter& waiter) {
+    return !waiter.stopping && !waiter.next_gen && Wants(waiter.op, active.job->kind);
+  }));
+}
+
+// Squid's three thresholds: what is nearly done is worth finishing, what is far from it is not.
+bool Engine::WorthFinishing(const Job& job) const {
+  const uint64_t total = job.control->progress.total(), done = job.control->progress.done();
+  if (job.kind != JobKind::kInitialize && job.kind != JobKind::kOpen) return false;
+  if (close_phase_ != ClosePhase::kOpen || total == 0 || done > total) return false;
+  if (fills_running_ >= options_.fills_running_max) return false;
+  const uint64_t left = total - done;
+  if (left <= options_.fill_left_bytes_min) return true;
+  if (left > options_.fill_left_bytes_max) return false;
+  return static_cast<double>(done) * 100 >= static_cast<double>(total) * options_.fill_done_percent;
+}
+
+void Engine::CancelJob(Job& job) {
+  if (job.dying()) return;
+  job.control->cancel.Cancel();
+  const Deadline grace = Deadline::After(*seams_.clock, options_.stop_grace);
+  if (!grace.IsInfinite()) timers_.push({grace.at(), job.id, Timer::Kind::kStopGrace});
+}
+
+void Engine::EndJob(Job& job, const absl::Status& status) {
+  const MonotonicNanos now = seams_.clock->Now();
+  if (job.fill) --fills_running_;
+  --stats_.jobs_running_by_kind[static_cast<size_t>(job.kind)];
+  ++stats_.jobs_done[static_cast<size_t>(job.kind)][status.ok() ? 0 : job.dying() ? 2 : 1];
+  stats_.job_time[static_cast<size_t>(job.kind)].AddNanos(now - job.started);
+  if (job.straggler) {
+    --stats_.stragglers;
+    Log(LogLevel::kWarning, job.meta.span, fmt::format("{} has stopped at last", NameOf(job)));
+  }
+  if (seams_.spans == nullptr || !job.sampled) return;
+  SpanRecord span(SpanNameOf(job.kind), job.meta.span, job.initiator, job.started);
+  span.end = now;
+  span.Link(job.meta.cause);
+  span.AddText("dagstore.shard.key", job.key.bytes());
+  span.Add("dagstore.job.id", static_cast<int64_t>(job.id));
+  span.Add("dagstore.job.waiters", static_cast<int64_t>(job.members_ever));
+  if (const uint64_t bytes = job.control->progress.done(); bytes != 0) {
+    span.Add("dagstore.bytes", static_cast<int64_t>(bytes));
+  }
+  if (job.dying()) span.AddText("dagstore.stop_reason", job.time_is_up ? "job_time_max" : "stopped");
+  // Its parent was not sampled, so its trace has holes.
+  if (!job.meta.span.IsSampled()) span.AddBool("dagstore.trace.partial", true);
+  span.SetStatus(status);
+  for (const Job::Member& member : job.members) {
+    if (member.span.IsSampled() && !(member.span == job.initiator)) span.Link(member.span);
+  }
+  if (job.members_ever > job.members.size()) {
+    span.links_dropped += static_cast<uint32_t>(job.members_ever - job.members.size());
+  }
+  if (job.fill_started != 0) {
+    SpanRecord fill("shard.cache_fill", ids_.Root(true), {}, job.fill_started);
+    fill.end = now;
+    fill.Link(job.meta.span);
+    fill.AddText("dagstore.shard.key", job.key.bytes());
+    fill.Add("dagstore.job.id", static_cast<int64_t>(job.id));
+    fill.SetStatus(status);
+    Record(std::move(fill));
+  }
+  Record(std::move(span));
+}
+
+std::string Engine::NameOf(const Job& job) const {
+  return fmt::format("{} of shard \"{}\" (job {})", JobName(job.kind), job.key.Printable(), job.id);
+}
+
 JobSpec Engine::NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) {
   Slot& slot = shards_[index];
   ActiveShard& active = Activate(index);
-  JobSpec job(meta);
+  TaskMeta child = meta.Child(ids_.Child(meta.span));
+  child.cause = meta.cause;
+  // Waiters leave by their own deadlines, and the last of them stops the job.
+  if (!Mutant(kMutantFirstDeadlineIsJobs)) child.deadline = Deadline::Infinite();
+  JobSpec job(child);
   job.kind = kind;
   job.slot = index;
   job.incarnation = slot.incarnation;
@@ -684,20 +939,41 @@ JobSpec Engine::NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) {
   job.key = ShardKey(slot.key());
   job.ordinal = slot.ordinal;
   job.attempts = active.attempts;
-  // Waiters leave by their own deadlines, and the last of them stops the job.
-  if (!Mutant(kMutantFirstDeadlineIsJobs)) job.meta.deadline = Deadline::Infinite();
-  job.cancel = std::make_shared<CancelFlag>();
-  if (stopped_everything_ && kind != JobKind::kDestroy) job.cancel->Cancel();
-  active.stoppable = meta.ticket != 0 || kind == JobKind::kOpen;
-  active.cancel = job.cancel;
+  job.control = std::make_shared<JobControl>();
+  job.cancel = std::shared_ptr<CancelFlag>(job.control, &job.control->cancel);
   ++active.jobs_running;
   return job;
 }
 
-void Engine::StartJob(JobSpec job, uint64_t rests_on) {
+void Engine::StartJob(JobSpec job, const SpanContext& initiator, uint64_t rests_on) {
   ++jobs_running_;
   ++stats_.jobs_started;
   if (Mutant(kMutantJobBeforeCommit)) rests_on = kNothingPending;
+  ++stats_.jobs_running_by_kind[static_cast<size_t>(job.kind)];
+  job.id = next_job_++;
+  auto running = std::make_unique<Job>(job.meta);
+  running->kind = job.kind;
+  running->id = job.id;
+  running->key = job.key;
+  running->control = job.control;
+  running->started = seams_.clock->Now();
+  running->initiator = initiator;
+  running->sampled = job.meta.span.IsSampled();
+  if (job.slot != kNoSlot) {
+    ActiveShard& active = Activate(job.slot);
+    running->stoppable = job.meta.ticket != 0 || job.kind == JobKind::kOpen;
+    active.job = running.get();
+    for (Waiter& waiter : active.waiters) {
+      if (!waiter.stopping && Wants(waiter.op, job.kind)) {
+        waiter.next_gen = false;
+        Join(*running, waiter);
+      }
+    }
+    const Deadline time_max = Deadline::After(*seams_.clock, options_.job_time_max);
+    if (!time_max.IsInfinite()) timers_.push({time_max.at(), job.id, Timer::Kind::kTimeMax});
+    if (close_phase_ > ClosePhase::kDraining && job.kind != JobKind::kDestroy) CancelJob(*running);
+  }
+  jobs_.emplace(job.id, std::move(running));
   if (rests_on == kNeverDurable) {
     auto result = std::make_unique<JobResult>();
     result->status = Unavailable("the store is read-only: {}", ToString(store_error_));
@@ -712,8 +988,11 @@ void Engine::StartJob(JobSpec job, uint64_t rests_on) {
 }
 
 void Engine::QueueInitializeJob(uint32_t index, const TaskMeta& meta) {
-  Activate(index).in_backlog = true;
-  backlog_.push_back({index, shards_[index].incarnation, meta});
+  ActiveShard& active = Activate(index);
+  active.in_backlog = true;
+  active.backlog_stoppable = meta.ticket != 0;
+  ++active.backlog_entry;
+  backlog_.push_back({index, shards_[index].incarnation, active.backlog_entry, meta});
 }
 
 void Engine::StartBacklog() {
@@ -727,7 +1006,7 @@ void Engine::StartBacklog() {
       continue;  // destroyed while it waited
     }
     ActiveShard& active = Activate(next.slot);
-    if (!active.in_backlog) continue;
+    if (!active.in_backlog || active.backlog_entry != next.entry) continue;  // everybody left, or it was queued anew
     active.in_backlog = false;
     if (next_ordinal_ == UINT32_MAX) {
       const TaskMeta meta = OwnMeta();
@@ -753,133 +1032,276 @@ void Engine::StartBacklog() {
     JobSpec job = NewJob(next.slot, JobKind::kInitialize, next.meta);
     job.old_ordinal = slot.ordinal;
     job.ordinal = ordinal;
-    StartJob(std::move(job), rests_on);
+    StartJob(std::move(job), next.meta.span, rests_on);
   }
 }
 
-void Engine::StartOpen(uint32_t index, const TaskMeta& meta) {
+void Engine::StartOpen(uint32_t index) {
   Slot& slot = shards_[index];
   if (slot.state != ShardState::kAvailable && slot.state != ShardState::kServing) return;
   ActiveShard* active = ActiveOf(slot);
-  if (active == nullptr || (active->cancel != nullptr && !Mutant(kMutantSecondOpen))) return;  // one runs
-  const bool wanted = std::any_of(active->waiters.begin(), active->waiters.end(),
+  if (active == nullptr || (active->job != nullptr && !Mutant(kMutantSecondOpen))) return;  // one runs
+  const auto first = std::find_if(active->waiters.begin(), active->waiters.end(),
                                   [](const Waiter& w) { return w.op == ShardOp::kAcquire && !w.stopping; });
-  if (!wanted) return;
-  StartJob(NewJob(index, JobKind::kOpen, meta), active->pending);
+  if (first == active->waiters.end()) return;
+  const TaskMeta meta = first->meta;
+  StartJob(NewJob(index, JobKind::kOpen, meta), meta.span, active->pending);
 }
 
 void Engine::StartCollect(uint32_t index, const TaskMeta& meta) {
   ActiveShard& active = Activate(index);
-  if (active.open != nullptr) SetOpen(active, nullptr);  // unused, or the row would not have fired
-  StartJob(NewJob(index, JobKind::kCollect, meta), active.pending);
+  if (active.open != nullptr) Close(active);  // unused, or the row would not have fired
+  StartJob(NewJob(index, JobKind::kCollect, meta), meta.span, active.pending);
 }
 
 void Engine::StartDestroy(uint32_t index, const TaskMeta& meta) {
   ActiveShard& active = Activate(index);
   if (active.jobs_running != 0 && !Mutant(kMutantDestroyIgnoresJobs)) return;  // the last of them asks again
   if (active.destroy_running) return;
-  if (active.open != nullptr) SetOpen(active, nullptr);
+  if (active.open != nullptr) Close(active);
   active.destroy_running = true;
-  StartJob(NewJob(index, JobKind::kDestroy, meta), active.pending);
+  StartJob(NewJob(index, JobKind::kDestroy, meta), meta.span, active.pending);
 }
 
-void Engine::Discard(std::string_view key, Ordinal ordinal) {
+void Engine::Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta) {
   if (ordinal == 0) return;
   seams_.top->Drop(ordinal);
-  JobSpec job(OwnMeta());
+  JobSpec job(Aside(meta));
   job.kind = JobKind::kDiscard;
   job.slot = kNoSlot;
   job.key = ShardKey(key);
   job.ordinal = ordinal;
-  StartJob(std::move(job), kNothingPending);
+  job.control = std::make_shared<JobControl>();  // for its bytes; nobody stops it
+  StartJob(std::move(job), SpanContext(), kNothingPending);
 }
 
 // ---- Stops and deadlines ----
 
-void Engine::Stop(TicketId ticket, absl::Status reason) {
+StopOutcome Engine::StopNow(TicketId ticket) {
+  ++stats_.stops;
+  const StopOutcome outcome = Stop(ticket, StopReason::kStopped);
+  if (outcome == StopOutcome::kAlreadyDone) ++stats_.stops_late;
+  return outcome;
+}
+
+StopOutcome Engine::Stop(TicketId ticket, StopReason reason) {
   const auto it = parked_.find(ticket);
-  if (it == parked_.end()) return;  // answered already, or never accepted
+  if (it == parked_.end()) return StopOutcome::kAlreadyDone;  // answered already, or never accepted
   const uint32_t index = it->second;
   Slot& slot = shards_[index];
   ActiveShard& active = Activate(index);
   const auto waiter = std::find_if(active.waiters.begin(), active.waiters.end(),
-                                   [&](const Waiter& w) { return w.ticket == ticket; });
+                                   [&](const Waiter& w) { return w.meta.ticket == ticket; });
   DAGSTORE_CHECK(waiter != active.waiters.end());
-  if (waiter->stopping) return;
-  const auto others = std::count_if(active.waiters.begin(), active.waiters.end(),
-                                    [](const Waiter& w) { return !w.stopping; });
-  const bool cancellable =
-      slot.state != ShardState::kDestroying && active.cancel != nullptr && active.stoppable &&
-      !Mutant(kMutantStopLeavesJob);
-  if ((others == 1 || Mutant(kMutantStopEndsJobOfOthers)) && cancellable) {
-    // The last who wanted it: the job ends, and he is answered when it has.
-    active.cancel->Cancel();
-    waiter->stopping = true;
-    waiter->stop_reason = std::move(reason);
-    if (!Mutant(kMutantStoppedAtOnce)) return;
-    reason = waiter->stop_reason;
+  if (waiter->stopping) return StopOutcome::kStopping;
+  waiter->stop_reason = reason;
+  if (reason == StopReason::kDeadline) ++stats_.deadlines_missed;
+
+  Job* const job = active.job;
+  const bool member = job != nullptr && !waiter->next_gen && Wants(waiter->op, job->kind);
+  if (member && !job->dying() && job->stoppable && !job->fill && slot.state != ShardState::kDestroying &&
+      (MembersOf(active) == 1 || Mutant(kMutantStopEndsJobOfOthers)) && !Mutant(kMutantStopLeavesJob)) {
+    if (WorthFinishing(*job)) {
+      job->fill = true;  // the cache is the last member
+      job->fill_started = seams_.clock->Now();
+      ++fills_running_;
+      ++stats_.fills_kept;
+      const Deadline end = Deadline::After(*seams_.clock, options_.fill_time_max);
+      job->control->SetDeadline(job->control->deadline().Max(end));
+      if (!end.IsInfinite()) timers_.push({end.at(), job->id, Timer::Kind::kFill});
+    } else {
+      CancelJob(*job);
+    }
   }
-  ShardResult result;
-  result.key = ShardKey(slot.key());
-  result.ticket = ticket;
-  result.status = std::move(reason);
-  SendAnswer(std::move(waiter->reply), std::move(result), kNothingPending);
+  if (member && job->dying() && !Mutant(kMutantStoppedAtOnce)) {
+    // The last who wanted it, or one whom the end of the store stops: he is answered when it has ended.
+    waiter->stopping = true;
+    waiter->waits_for = job->id;
+    return StopOutcome::kStopping;
+  }
+  Reply reply = std::move(waiter->reply);
+  ShardResult result = StopResult(*waiter, index);
   active.waiters.erase(waiter);
   parked_.erase(it);
+  SendAnswer(std::move(reply), std::move(result), kNothingPending);
+  const bool wanted = std::any_of(active.waiters.begin(), active.waiters.end(),
+                                  [](const Waiter& w) { return !w.stopping; });
+  if (active.in_backlog && active.backlog_stoppable && !wanted) {  // its job had not begun
+    active.in_backlog = false;
+    const TaskMeta meta = OwnMeta();
+    Cause cause(meta);
+    cause.status = Cancelled("everybody who wanted it has left");
+    cause.dying = true;
+    Step(index, ShardOp::kFail, cause);
+    return StopOutcome::kStopped;
+  }
   MaybeRest(index);
+  return StopOutcome::kStopped;
+}
+
+bool Engine::Lives(const Timer& timer) const {
+  return timer.kind == Timer::Kind::kTicket ? parked_.contains(timer.id) : jobs_.contains(timer.id);
 }
 
 void Engine::FireTimers() {
   if (timers_.empty() || Mutant(kMutantDeadlinesIgnored)) return;
-  if (timers_.size() > 2 * parked_.size() + kTimersAnsweredMax) {  // most belong to requests that were answered in time
-    std::vector<Timer> parked;
+  if (timers_.size() > 2 * (parked_.size() + jobs_.size()) + kTimersAnsweredMax) {  // most belong to what ended in time
+    std::vector<Timer> living;
     for (; !timers_.empty(); timers_.pop()) {
-      if (parked_.contains(timers_.top().ticket)) parked.push_back(timers_.top());
+      if (Lives(timers_.top())) living.push_back(timers_.top());
     }
-    timers_ = std::priority_queue<Timer>(std::less<Timer>(), std::move(parked));
+    timers_ = std::priority_queue<Timer>(std::less<Timer>(), std::move(living));
   }
   const MonotonicNanos now = seams_.clock->Now();
-  while (!timers_.empty() && timers_.top().at <= now) {
-    const TicketId ticket = timers_.top().ticket;
+  while (!timers_.empty() && (timers_.top().at <= now || !Lives(timers_.top()))) {
+    const Timer timer = timers_.top();
     timers_.pop();
-    Stop(ticket, DeadlineExceeded("the deadline passed while the request waited"));
+    FireTimer(timer);
   }
 }
 
-void Engine::BeginClose(Deadline grace) {
-  closing_ = true;
-  close_grace_ = grace;
-  CloseGates();
+void Engine::FireTimer(const Timer& timer) {
+  if (timer.kind == Timer::Kind::kTicket) {
+    (void)Stop(timer.id, StopReason::kDeadline);
+    return;
+  }
+  const auto at = jobs_.find(timer.id);
+  if (at == jobs_.end()) return;
+  Job& job = *at->second;
+  switch (timer.kind) {
+    case Timer::Kind::kTicket:
+      break;
+    case Timer::Kind::kStopGrace:
+      AfterGrace(job);
+      break;
+    case Timer::Kind::kFill: {
+      const uint32_t index = shards_.Find(job.key.bytes());
+      const ActiveShard* active = index == kNoSlot ? nullptr : ActiveOf(shards_[index]);
+      if (active != nullptr && active->job == &job && MembersOf(*active) == 0) CancelJob(job);
+      if (job.fill) --fills_running_;
+      job.fill = false;  // whoever joined goes on alone
+      break;
+    }
+    case Timer::Kind::kTimeMax:
+      if (job.dying()) break;
+      job.time_is_up = true;
+      CancelJob(job);
+      break;
+  }
 }
 
+// It does not stop. Who waits for that is answered; the job is named, and Close waits for it.
+void Engine::AfterGrace(Job& job) {
+  job.straggler = true;
+  ++stats_.stragglers;
+  const uint32_t index = shards_.Find(job.key.bytes());
+  if (index == kNoSlot) return;
+  Slot& slot = shards_[index];
+  const absl::Status status =
+      DeadlineExceeded("{} was told to stop and has not within {}", NameOf(job),
+                       absl::FormatDuration(options_.stop_grace));
+  Notify(slot, slot.state, slot.state, status, job.meta);
+  ActiveShard& active = Activate(index);
+  for (size_t i = 0; i < active.waiters.size();) {
+    Waiter& waiter = active.waiters[i];
+    if (!waiter.stopping || waiter.waits_for != job.id) {
+      ++i;
+      continue;
+    }
+    parked_.erase(waiter.meta.ticket);
+    ShardResult result = StopResult(waiter, index);
+    result.work_abandoned = true;
+    result.status = Annotate(result.status, "its work has not stopped yet");
+    ++stats_.work_abandoned;
+    SendAnswer(std::move(waiter.reply), std::move(result), kNothingPending);
+    active.waiters.erase(active.waiters.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+std::vector<std::string> Engine::Stragglers() const {
+  std::vector<std::string> names;
+  for (const auto& entry : jobs_) {
+    if (entry.second->straggler) names.push_back(NameOf(*entry.second));
+  }
+  return names;
+}
+
+// ---- Close ----
+
+void Engine::BeginClose(Deadline grace) {
+  if (close_phase_ != ClosePhase::kOpen) return;
+  close_phase_ = ClosePhase::kDraining;
+  close_grace_ = grace;
+  CloseGates();
+  Log(LogLevel::kInfo, {}, fmt::format("closing: {} requests and {} jobs may finish", parked_.size(), jobs_.size()));
+  // Who came too late for a dying job would need a new one.
+  std::vector<TicketId> late;
+  for (const auto& active : active_) {
+    if (active == nullptr || active->slot == kNoSlot) continue;
+    for (const Waiter& waiter : active->waiters) {
+      if (waiter.next_gen && !waiter.stopping) late.push_back(waiter.meta.ticket);
+    }
+  }
+  for (const TicketId ticket : late) (void)Stop(ticket, StopReason::kShuttingDown);
+}
+
+// Once nothing else is left.
+void Engine::AwaitAccessors() {
+  if (close_phase_ == ClosePhase::kReleasing || !Idle()) return;
+  close_phase_ = ClosePhase::kReleasing;
+  close_grace_ = Deadline::After(*seams_.clock, options_.close_accessor_wait);
+  if (const uint64_t out = ReferencesOut(); out != 0) {
+    Log(LogLevel::kInfo, {}, fmt::format("closing: {} accessors are still out", out));
+  }
+}
+
+// Drained, or out of time: everyone who waits is told so, and every job to end.
 void Engine::StopEverything() {
-  for (const Waiting& waiting : backlog_) {
-    if (!shards_.Lives(waiting.slot, waiting.incarnation)) continue;
-    Slot& slot = shards_[waiting.slot];
-    ActiveShard* active = ActiveOf(slot);
+  close_phase_ = ClosePhase::kStopping;
+  close_grace_ = Deadline::Infinite();
+  Log(LogLevel::kInfo, {}, fmt::format("closing: stopping {} requests and {} jobs", parked_.size(), jobs_.size()));
+  for (const auto& entry : jobs_) {
+    Job& job = *entry.second;
+    if (job.kind != JobKind::kDestroy && job.kind != JobKind::kDiscard) CancelJob(job);
+  }
+  std::vector<TicketId> waiting;
+  for (const auto& active : active_) {
+    if (active == nullptr || active->slot == kNoSlot) continue;
+    if (shards_[active->slot].state == ShardState::kDestroying) continue;
+    for (const Waiter& waiter : active->waiters) waiting.push_back(waiter.meta.ticket);
+  }
+  for (const TicketId ticket : waiting) (void)Stop(ticket, StopReason::kShuttingDown);
+  for (const Waiting& next : backlog_) {
+    if (!shards_.Lives(next.slot, next.incarnation)) continue;
+    ActiveShard* active = ActiveOf(shards_[next.slot]);
     if (active == nullptr || !active->in_backlog) continue;
     active->in_backlog = false;
     const TaskMeta meta = OwnMeta();
     Cause cause(meta);
+    cause.dying = true;
     cause.status = Cancelled("the store is closing");
-    Step(waiting.slot, ShardOp::kFail, cause);
+    Step(next.slot, ShardOp::kFail, cause);
   }
   backlog_.clear();
+}
+
+uint64_t Engine::ReferencesOut() const {
+  uint64_t out = 0;
   for (const auto& active : active_) {
-    if (active != nullptr && active->slot != kNoSlot && active->cancel != nullptr &&
-        shards_[active->slot].state != ShardState::kDestroying) {
-      active->cancel->Cancel();
-    }
+    if (active == nullptr || active->slot == kNoSlot) continue;
+    out += shards_[active->slot].references + ReadersInside(shards_[active->slot]);
   }
-  close_grace_ = Deadline::Infinite();  // once
-  stopped_everything_ = true;
+  return out;
+}
+
+bool Engine::Idle() const {
+  return internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
+         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() && parked_.empty() && answers_out_.empty() && seams_.queues->Empty();
 }
 
 bool Engine::Finished() const {
-  return closing_ && internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
-         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() &&
-         parked_.empty() && answers_out_.empty() &&
-         seams_.queues->Empty();
+  if (close_phase_ != ClosePhase::kReleasing || !Idle()) return false;
+  return close_grace_.Passed(seams_.clock->Now()) || ReferencesOut() == 0;
 }
 
 // ---- Gates ----
@@ -895,7 +1317,7 @@ Engine::Gate* Engine::GateFor(uint64_t rests_on) {
   return &in_flight_;
 }
 
-void Engine::SendAnswer(Channel<ShardResult>::Slot reply, ShardResult result, uint64_t rests_on) {
+void Engine::SendAnswer(Reply reply, ShardResult result, uint64_t rests_on) {
   if (reply.empty()) return;
   if (Mutant(kMutantAckBeforeCommit)) rests_on = kNothingPending;
   if (rests_on == kNeverDurable) {
@@ -908,6 +1330,33 @@ void Engine::SendAnswer(Channel<ShardResult>::Slot reply, ShardResult result, ui
   (gate == nullptr ? answers_out_ : gate->answers).push_back({std::move(reply), std::move(result)});
 }
 
+void Engine::DeliverAnswers() {
+  stats_.answers += answers_out_.size();
+  MonotonicNanos now = 0;  // read once, if anybody wants to know
+  for (Answer& answer : answers_out_) {
+    Reply& reply = answer.reply;
+    const size_t code = std::min(static_cast<size_t>(answer.result.status.code()), kStatusCodes - 1);
+    ++stats_.answers_by_code[static_cast<size_t>(reply.op)][code];
+    if (reply.asked != 0) {
+      if (now == 0) now = seams_.clock->Now();
+      stats_.latency[static_cast<size_t>(reply.op)].AddNanos(now - reply.asked);
+    }
+    if (reply.trace != nullptr) {
+      if (now == 0) now = seams_.clock->Now();
+      SpanRecord& span = *reply.trace;
+      span.end = std::max(now, span.start);
+      if (answer.result.stop_reason != StopReason::kNone) {
+        span.AddText("dagstore.stop_reason", StopReasonName(answer.result.stop_reason));
+      }
+      if (answer.result.work_abandoned) span.AddBool("dagstore.work_abandoned", true);
+      span.SetStatus(answer.result.status);
+      Record(std::move(span));
+    }
+    reply.slot.Deliver(std::move(answer.result));
+  }
+  answers_out_.clear();
+}
+
 void Engine::SendBatch(bool idle) {
   if (committing_ || batch_.empty()) return;
   if (gathering_.changes < gather_target_ && gather_looks_ > 0) {
@@ -918,6 +1367,8 @@ void Engine::SendBatch(bool idle) {
   committing_ = true;
   ++stats_.commits;
   stats_.changes_committed += gathering_.changes;
+  stats_.batch_changes.Add(gathering_.changes);
+  commit_started_ = seams_.clock->Now();
   in_flight_ = std::exchange(gathering_, {});
   seams_.commits->Commit(batch_sequence_, std::exchange(batch_, {}));
   ++batch_sequence_;
@@ -926,6 +1377,7 @@ void Engine::SendBatch(bool idle) {
 void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
   DAGSTORE_CHECK(committing_ && sequence + 1 == batch_sequence_);
   committing_ = false;
+  stats_.commit_time.AddNanos(seams_.clock->Now() - commit_started_);
   if (status.ok() || Mutant(kMutantCommitErrorIgnored)) {
     durable_ = sequence;
     if (in_flight_.answers.size() > 1) {  // nobody waits for a lone caller
@@ -937,6 +1389,7 @@ void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
   }
   // Nothing more is stored. What was promised on this batch, or gathered for the next, is answered with the error.
   store_error_ = status;
+  Log(LogLevel::kError, {}, fmt::format("a commit failed, the store is read-only from now on: {}", ToString(status)));
   batch_ = {};
   Gate gates[] = {std::exchange(in_flight_, {}), std::exchange(gathering_, {})};
   for (Gate& gate : gates) {
@@ -958,7 +1411,9 @@ void Engine::Open(Gate gate) {
     if (publication.old_ordinal != 0) {
       seams_.directory->Clear(publication.old_ordinal);
       // The slot lives: to be erased it needs a job that rests on this batch.
-      if (!Mutant(kMutantOldIndexKept)) Discard(shards_[publication.slot].key(), publication.old_ordinal);
+      if (!Mutant(kMutantOldIndexKept)) {
+        Discard(shards_[publication.slot].key(), publication.old_ordinal, publication.meta);
+      }
     }
     if (shards_.Lives(publication.slot, publication.incarnation) &&
         shards_[publication.slot].ordinal == publication.ordinal &&
@@ -1014,20 +1469,24 @@ void Engine::MaybeRest(uint32_t index) {
   slot.active = kNoActive;
 }
 
-void Engine::SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open) {
-  const uint32_t place = shards_[active.slot].active;
-  if (active.open != nullptr) {
-    TakeReaders(active.slot);
-    IdleRemove(place);
-    --open_count_;
-    active.lease.reset();
-    seams_.jobs->DropLater(std::move(active.open));
-  }
+void Engine::Close(ActiveShard& active) {
+  if (active.open == nullptr) return;
+  TakeReaders(active.slot);
+  IdleRemove(shards_[active.slot].active);
+  --open_count_;
+  active.lease.reset();
+  seams_.jobs->DropLater(std::move(active.open));
+  active.open = nullptr;
+}
+
+void Engine::SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open, const TaskMeta& meta) {
+  Close(active);
   active.open = std::move(open);
   if (active.open == nullptr) return;
+  active.opened_by = meta;
   active.lease = NewLease(active);
   ++open_count_;
-  if (shards_[active.slot].references == 0) IdleAdd(place);
+  if (shards_[active.slot].references == 0) IdleAdd(shards_[active.slot].active);
 }
 
 void Engine::IdleAdd(uint32_t place) {
@@ -1063,12 +1522,19 @@ void Engine::EvictIdle() {
     }
     TakeReaders(index);
     if (!active.idle) continue;  // somebody is inside
-    SetOpen(active, nullptr);
+    Close(active);
     MaybeRest(index);
   }
 }
 
-void Engine::Notify(const Slot& slot, ShardState from, ShardState to, const absl::Status& status) {
+void Engine::Notify(const Slot& slot, ShardState from, ShardState to, const absl::Status& status,
+                    const TaskMeta& meta) {
+  ++stats_.failures_by_code[std::min(static_cast<size_t>(status.code()), kStatusCodes - 1)];
+  if (seams_.log != nullptr) {
+    Log(LogLevel::kWarning, meta.span,
+        fmt::format("shard \"{}\" {} -> {}: {}", ShardKey(slot.key()).Printable(), StateName(from), StateName(to),
+                    ToString(status)));
+  }
   seams_.failures->Publish({seams_.clock->WallNow(), ShardKey(slot.key()), from, to, status});
 }
 
@@ -1089,11 +1555,16 @@ std::optional<ShardSnapshot> Engine::Look(std::string_view key) const {
   return snapshot;
 }
 
-void Engine::StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& meta, Channel<ShardResult>::Slot reply) {
+void Engine::StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& meta, Reply reply) {
   ShardResult result;
   result.key = key;
   result.ticket = meta.ticket;
   const uint32_t index = shards_.Find(key.bytes());
+  if (!meta.deadline.IsInfinite() && meta.deadline.Passed(seams_.clock->Now())) {
+    result.status = DeadlineExceeded("the deadline passed before the request ran");
+    SendAnswer(std::move(reply), std::move(result), kNothingPending);
+    return;
+  }
   if (index == kNoSlot || shards_[index].state == ShardState::kDestroying) {
     result.status = NotFound("no shard \"{}\"", key.Printable());
     SendAnswer(std::move(reply), std::move(result), kNothingPending);
@@ -1110,7 +1581,7 @@ void Engine::StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& m
 
 void Engine::ReportDamage(const ShardKey& key, Ordinal ordinal, absl::Status status, Damage damage) {
   const uint32_t index = shards_.Find(key.bytes());
-  if (index != kNoSlot) TakeDamage(index, ordinal, std::move(status), damage);
+  if (index != kNoSlot) TakeDamage(index, ordinal, std::move(status), damage, OwnMeta());
 }
 
 EngineStats Engine::Stats() const {
@@ -1132,6 +1603,11 @@ EngineStats Engine::Stats() const {
     }
   }
   stats.acquires += stats.acquires_inline;
+  stats.fills_running = fills_running_;
+  stats.requests_waiting = requests_.size();
+  stats.completions_waiting = completions_.size();
+  stats.references = ReferencesOut();
+  stats.close_phase = close_phase_;
   return stats;
 }
 

@@ -4,7 +4,8 @@
 //   1. A shard's state changes only in Step(), and only by a row of shard/transition.h.
 //   2. Nothing leaves the engine (job, answer, directory entry) before the batch it rests on is durable.
 //   3. A turn runs at most turn_tasks_max tasks.
-//   4. Every accepted request is answered exactly once.
+//   4. Every accepted request is answered exactly once. A stop or a deadline concerns one request; the last who wanted
+//      a job stops it, and is answered when it has stopped (docs/architecture.md#stops-and-deadlines).
 //   5. Readers pass a shard's gate (dagstore/reader_gate.h) only while it is Available or Serving. Before any operation
 //      but Acquire, Serve and Release looks at a shard, the gate is closed and the readers inside are counted.
 // Never: opens a file, waits, takes a lock that is held long, reads the wall clock for logic.
@@ -13,9 +14,12 @@
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
+#include <absl/container/inlined_vector.h>
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <queue>
 #include <string>
@@ -23,7 +27,9 @@
 
 #include "base/thread_role.h"
 #include "dagstore/event_log.h"
+#include "dagstore/histogram.h"
 #include "dagstore/job.h"
+#include "dagstore/log.h"
 #include "dagstore/open_leases.h"
 #include "dagstore/options.h"
 #include "dagstore/queues.h"
@@ -38,6 +44,16 @@ inline constexpr char kMetaNextOrdinal[] = "next-ordinal";
 // Ordinals reserved by one write of that key: a crash skips at most so many.
 inline constexpr uint32_t kOrdinalsReserved = 1 << 16;
 
+// What Close is doing.
+enum class ClosePhase : uint8_t {
+  kOpen,       // not closing
+  kDraining,   // what runs may finish; newcomers of dying jobs are answered
+  kStopping,   // everyone who waits is stopped, every job told to end; waiting for the workers
+  kReleasing,  // waiting for accessors
+};
+
+inline constexpr size_t kStatusCodes = 17;  // absl's
+
 struct EngineStats {
   uint64_t shards_by_state[kShardStates + 1] = {};
   uint64_t turns = 0;
@@ -50,6 +66,29 @@ struct EngineStats {
   uint64_t commits = 0;
   uint64_t changes_committed = 0;  // steps that wrote something
   uint64_t answers = 0;
+  uint64_t answers_by_code[kShardOps][kStatusCodes] = {};
+  uint64_t stops = 0;             // messages of Stop()
+  uint64_t stops_late = 0;        // of these, for tickets that were answered or never given out
+  uint64_t deadlines_missed = 0;  // requests that were ended by theirs
+  uint64_t work_abandoned = 0;    // requests answered before the work they stopped had ended
+  uint64_t stragglers = 0;        // jobs that have been told to stop and have not, for longer than stop_grace
+  uint64_t fills_kept = 0;        // copies that went on when their last caller left
+  uint64_t fills_running = 0;
+  uint64_t jobs_done[kJobKinds][3] = {};       // by outcome: ok, failed, stopped
+  uint64_t jobs_running_by_kind[kJobKinds] = {};
+  uint64_t failures_by_code[kStatusCodes] = {};  // entries of the failure log
+  uint64_t requests_waiting = 0;
+  uint64_t completions_waiting = 0;
+  uint64_t references = 0;         // accessors out
+  uint64_t spans = 0;              // recorded by the engine
+  Histogram turn_time = {};
+  Histogram step_time = {};        // of every 64th task
+  Histogram queue_wait = {};       // of requests whose time is measured: every 64th acquire, all others
+  Histogram latency[kShardOps] = {};
+  Histogram job_time[kJobKinds] = {};
+  Histogram batch_changes = {};    // counted, not timed: changes of one commit
+  Histogram commit_time = {};
+  ClosePhase close_phase = ClosePhase::kOpen;
   uint64_t acquires = 0;         // through the loop and without it
   uint64_t acquires_inline = 0;  // of these, without it
   uint64_t active_shards = 0;
@@ -81,6 +120,10 @@ class Engine {
     EventLog<TraceEvent>* traces = nullptr;
     const Clock* clock = nullptr;
     OpenLeases* leases = nullptr;  // null: nobody looks them up by key
+    SpanSink* spans = nullptr;     // null: nothing is traced
+    TraceSampler sampler = {};     // for what the store does by itself
+    uint64_t span_seed = 1;        // the same seed, the same ids
+    LogSink* log = nullptr;        // null: nothing is logged
   };
   // Everything in `seams` must outlive the engine.
   Engine(const Options& options, Seams seams);
@@ -103,8 +146,14 @@ class Engine {
   // Loop thread. When Turn wants to be called even if nothing arrives.
   Deadline NextTimer() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
-  // Loop thread. No more requests come; running jobs may finish until `grace`, then they are stopped.
+  // Loop thread. No more requests come; running jobs may finish until `grace`, then they are stopped. Accessors that
+  // are then still out are waited for as Options::close_accessor_wait says.
   void BeginClose(Deadline grace) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Loop thread. "initialize of shard "k" (job 7)", for each job that has been told to stop and has not within
+  // stop_grace.
+  std::vector<std::string> Stragglers() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Loop thread (through Request::inspect). As the message, and says what it did.
+  StopOutcome StopNow(TicketId ticket) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Loop thread. It is closing, everything is answered, nothing runs, nothing waits to be stored.
   bool Finished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
@@ -115,7 +164,7 @@ class Engine {
   void CloseGates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Changes that belong to a shard but are no step of it (manifests): stored with the next batch, then answered.
   // NotFound if there is no such shard, or it is being destroyed.
-  void StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& meta, Channel<ShardResult>::Slot reply)
+  void StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& meta, Reply reply)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Somebody who reads without an accessor found the index `ordinal` of a shard damaged.
   void ReportDamage(const ShardKey& key, Ordinal ordinal, absl::Status status, Damage damage)
@@ -130,13 +179,45 @@ class Engine {
   static constexpr uint64_t kNothingPending = 0;
   static constexpr uint64_t kNeverDurable = UINT64_MAX;  // the store has failed
 
+  // A ticket: one accepted request that is not answered yet.
   struct Waiter {
     ShardOp op = ShardOp::kAcquire;
-    TicketId ticket = 0;
-    bool stopping = false;               // answered when the job has stopped
-    absl::Status stop_reason = absl::OkStatus();
-    SpanContext span = {};
-    Channel<ShardResult>::Slot reply = {};
+    bool next_gen = false;               // came while a job died: gets what that makes, else a job of its own
+    bool stopping = false;               // answered when `waits_for` has stopped
+    uint64_t waits_for = 0;              // job
+    StopReason stop_reason = StopReason::kNone;
+    TaskMeta meta;
+    Reply reply = {};
+
+    explicit Waiter(const TaskMeta& task_meta) : meta(task_meta) {}
+  };
+
+  // Work that runs, and those who want it. It belongs to jobs_ until it has reported, whatever becomes of its shard.
+  struct Job {
+    struct Member {
+      TicketId ticket = 0;
+      SpanContext span = {};
+    };
+    static constexpr size_t kMembersMax = SpanRecord::kLinksMax;  // named; all are counted
+
+    JobKind kind = JobKind::kInitialize;
+    uint64_t id = 0;
+    ShardKey key = {};
+    std::shared_ptr<JobControl> control = {};
+    bool stoppable = false;  // the last waiter who leaves stops it; false: the store wants it itself
+    bool time_is_up = false;  // stopped by job_time_max
+    bool fill = false;        // goes on as a cache fill: the cache is a member, too
+    bool straggler = false;
+    bool sampled = false;     // it or a member
+    MonotonicNanos started = 0;
+    MonotonicNanos fill_started = 0;
+    uint64_t members_ever = 0;
+    absl::InlinedVector<Member, 1> members = {};  // all there ever were, for spans and logs
+    SpanContext initiator = {};
+    TaskMeta meta;
+
+    explicit Job(const TaskMeta& task_meta) : meta(task_meta) {}
+    bool dying() const { return control->cancel.cancelled(); }
   };
 
   // What a shard needs while something happens to it.
@@ -146,8 +227,10 @@ class Engine {
     std::shared_ptr<const OpenShard> open = {};
     std::shared_ptr<const Lease> lease = {};  // of `open`, for its accessors; set if and only if `open` is
     bool listed = false;                      // in Seams::leases
-    std::shared_ptr<CancelFlag> cancel = {};  // of the current job
-    bool stoppable = false;                   // the last waiter who leaves stops it; false: the store wants it itself
+    std::optional<TaskMeta> opened_by = {};   // the job that opened it, while `open` is set
+    Job* job = nullptr;                       // the current one; in jobs_
+    bool backlog_stoppable = false;           // the last waiter who leaves takes it out of the backlog
+    uint32_t backlog_entry = 0;               // the one that counts
     uint32_t jobs_running = 0;                // stale ones included
     bool destroy_running = false;
     bool in_backlog = false;
@@ -166,7 +249,7 @@ class Engine {
   };
 
   struct Answer {
-    Channel<ShardResult>::Slot reply = {};
+    Reply reply = {};
     ShardResult result = {};
   };
   struct Publication {
@@ -174,6 +257,7 @@ class Engine {
     uint32_t incarnation = 0;
     Ordinal ordinal = 0;
     Ordinal old_ordinal = 0;
+    TaskMeta meta;
   };
   // What waits for a batch.
   struct Gate {
@@ -187,8 +271,9 @@ class Engine {
 
   struct Cause {
     const TaskMeta& meta;
-    Channel<ShardResult>::Slot reply = {};
+    Reply reply = {};
     JobResult* result = nullptr;
+    bool dying = false;  // the job that reports had been told to stop
     const ShardRecord* registration = nullptr;
     absl::Status status = absl::OkStatus();
     bool index_damaged = false;
@@ -198,9 +283,15 @@ class Engine {
   };
 
   struct Timer {
+    enum class Kind : uint8_t {
+      kTicket,    // its deadline
+      kStopGrace, // of a job that has been told to stop
+      kFill,      // the end of a cache fill
+      kTimeMax,   // of a job
+    };
     MonotonicNanos at = 0;
-    TicketId ticket = 0;
-    uint32_t slot = 0;
+    uint64_t id = 0;  // of the ticket or the job
+    Kind kind = Kind::kTicket;
     bool operator<(const Timer& other) const { return at > other.at; }  // earliest first
   };
 
@@ -212,7 +303,7 @@ class Engine {
   void CollectDone(uint32_t slot, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void CommitDone(uint64_t sequence, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
-  void TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage)
+  void TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage, const TaskMeta& cause)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Step(uint32_t index, ShardOp op, Cause& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Refuse(const Slot& slot, ShardOp op, Cause& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
@@ -222,7 +313,12 @@ class Engine {
   void Serve(uint32_t index, Waiter& waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void ServeParked(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void ReplyParked(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void FailParked(uint32_t index, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // `dying`: the job that failed had been told to stop, so those who came later get one of their own.
+  void FailParked(uint32_t index, const absl::Status& status, bool dying) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Answers those whose job has stopped.
+  void AnswerStopped(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Why a ticket ends without its work.
+  ShardResult StopResult(const Waiter& waiter, uint32_t index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Unref(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Closes the gate, if it is open, and counts who is inside.
   void TakeReaders(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
@@ -233,19 +329,46 @@ class Engine {
 
   void QueueInitializeJob(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartBacklog() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void StartOpen(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void StartOpen(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);  // for the first acquirer who waits
   void StartDestroy(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartCollect(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void Discard(std::string_view key, Ordinal ordinal) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   JobSpec NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void StartJob(JobSpec job, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // `initiator`: the span whose child the job's is.
+  void StartJob(JobSpec job, const SpanContext& initiator, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
-  void Stop(TicketId ticket, absl::Status reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // ---- Who wants a job ----
+
+  static bool Wants(ShardOp op, JobKind kind);
+  void Join(Job& job, Waiter& waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  size_t MembersOf(const ActiveShard& active) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  bool WorthFinishing(const Job& job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void CancelJob(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void EndJob(Job& job, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  std::string NameOf(const Job& job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+
+  StopOutcome Stop(TicketId ticket, StopReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void FireTimers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void FireTimer(const Timer& timer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  bool Lives(const Timer& timer) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void AfterGrace(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StopEverything() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void AwaitAccessors() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  uint64_t ReferencesOut() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // All but accessors.
+  bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
-  void SendAnswer(Channel<ShardResult>::Slot reply, ShardResult result, uint64_t rests_on)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // ---- Where it comes from ----
+
+  // Of work that the store does by itself: a trace of its own.
+  TaskMeta OwnMeta() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Of a side effect: the same, linked to its cause.
+  TaskMeta Aside(const TaskMeta& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Record(SpanRecord&& span) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Log(LogLevel level, const SpanContext& span, std::string_view message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+
+  void SendAnswer(Reply reply, ShardResult result, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void DeliverAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Null if nothing needs to wait.
   Gate* GateFor(uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void SendBatch(bool idle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
@@ -258,8 +381,11 @@ class Engine {
   void IdleAdd(uint32_t active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void IdleRemove(uint32_t active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void EvictIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void Notify(const Slot& slot, ShardState from, ShardState to, const absl::Status& status)
+  // `meta`: of the job that opened it.
+  void SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open, const TaskMeta& meta)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Close(ActiveShard& active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Notify(const Slot& slot, ShardState from, ShardState to, const absl::Status& status, const TaskMeta& meta)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
   // Constant after construction.
@@ -276,6 +402,10 @@ class Engine {
   size_t idle_count_ ABSL_GUARDED_BY(loop_) = 0;
   size_t open_count_ ABSL_GUARDED_BY(loop_) = 0;
   absl::flat_hash_map<TicketId, uint32_t> parked_ ABSL_GUARDED_BY(loop_);  // ticket -> slot
+  std::map<uint64_t, std::unique_ptr<Job>> jobs_ ABSL_GUARDED_BY(loop_);  // id -> what runs; walked in this order
+  uint64_t next_job_ ABSL_GUARDED_BY(loop_) = 1;
+  size_t fills_running_ ABSL_GUARDED_BY(loop_) = 0;
+  SpanIds ids_ ABSL_GUARDED_BY(loop_);
   std::priority_queue<Timer> timers_ ABSL_GUARDED_BY(loop_);
 
   // Queues. Internal is drained first, so that an outside caller never sees half a step.
@@ -283,11 +413,15 @@ class Engine {
   Inbox<Completion> completions_ ABSL_GUARDED_BY(loop_);
   Inbox<Request> requests_ ABSL_GUARDED_BY(loop_);
   size_t completions_in_a_row_ ABSL_GUARDED_BY(loop_) = 0;
+  // Tickets whose stop has been taken and has not run: if their request has not run either, it does not.
+  std::vector<TicketId> stops_taken_ ABSL_GUARDED_BY(loop_);
+  absl::flat_hash_set<TicketId> stopped_early_ ABSL_GUARDED_BY(loop_);
 
   // Shards whose Initialize job waits for a free place.
   struct Waiting {
     uint32_t slot = 0;
     uint32_t incarnation = 0;
+    uint32_t entry = 0;
     TaskMeta meta;
   };
   std::deque<Waiting> backlog_ ABSL_GUARDED_BY(loop_);
@@ -312,9 +446,9 @@ class Engine {
   std::vector<JobSpec> jobs_out_ ABSL_GUARDED_BY(loop_);
   std::vector<Answer> answers_out_ ABSL_GUARDED_BY(loop_);
 
-  bool closing_ ABSL_GUARDED_BY(loop_) = false;
-  Deadline close_grace_ ABSL_GUARDED_BY(loop_);
-  bool stopped_everything_ ABSL_GUARDED_BY(loop_) = false;  // jobs that start after it are told to stop at once
+  ClosePhase close_phase_ ABSL_GUARDED_BY(loop_) = ClosePhase::kOpen;
+  Deadline close_grace_ ABSL_GUARDED_BY(loop_);  // of the phase
+  MonotonicNanos commit_started_ ABSL_GUARDED_BY(loop_) = 0;
   EngineStats stats_ ABSL_GUARDED_BY(loop_);
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/kv.h"
+#include "base/progress.h"
 #include "base/task_meta.h"
 #include "dagstore/open_shard.h"
 #include "shard/record.h"
@@ -28,9 +29,13 @@ enum class JobKind : uint8_t {
   kDiscard,     // remove the index and the copy a dead job has left, or old ones; nobody waits for it
 };
 
+inline constexpr size_t kJobKinds = 5;
+const char* JobName(JobKind kind);  // "initialize"
+
 // Everything a job needs, by value.
 struct JobSpec {
   JobKind kind = JobKind::kInitialize;
+  uint64_t id = 0;            // in this life of the store
   uint32_t slot = 0;          // with incarnation: which life of which shard
   uint32_t incarnation = 0;
   uint32_t generation = 0;    // of the job; an old one is dropped when it reports
@@ -39,8 +44,13 @@ struct JobSpec {
   uint32_t old_ordinal = 0;   // Initialize: of the index to be replaced, 0 if none
   uint32_t attempts = 0;      // Initialize: failed before
   TaskMeta meta;
-  std::shared_ptr<CancelFlag> cancel = {};
+  std::shared_ptr<JobControl> control = {};  // null: nobody stops it, or looks how far it is
+  std::shared_ptr<CancelFlag> cancel = {};   // the one in `control`
   std::optional<ShardRecord> record = {};  // if it is not durable yet; else the job reads it
+
+  WorkContext Work(const Clock& clock) const {
+    return {cancel.get(), &clock, meta.deadline, control == nullptr ? nullptr : &control->progress};
+  }
 
   explicit JobSpec(const TaskMeta& task_meta) : meta(task_meta) {}
 };

@@ -29,6 +29,38 @@ TransientInfo ToInfo(const TransientRecord& copy, const std::string& validator) 
   return {.path = copy.name, .owned = copy.owned, .size = copy.size, .validator = validator};
 }
 
+// A part of a job, in the trace of the job if that is sampled. Ends with End(), or with its life as an error that is
+// not
+// known.
+class WorkSpan {
+ public:
+  // `number` tells the parts of one job apart.
+  WorkSpan(const char* name, uint64_t number, const JobSpec& job, SpanSink* sink, const Clock& clock)
+      : sink_(job.meta.span.IsSampled() ? sink : nullptr), clock_(clock) {
+    if (sink_ == nullptr) return;
+    record_.emplace(name, job.meta.span.Child(number), job.meta.span, clock.Now());
+    record_->AddText("dagstore.shard.key", job.key.bytes());
+  }
+  WorkSpan(const WorkSpan&) = delete;
+  SpanRecord* record() { return record_.has_value() ? &*record_ : nullptr; }
+  void End(const absl::Status& status) {
+    if (!record_.has_value()) return;
+    record_->end = clock_.Now();
+    record_->SetStatus(status);
+    sink_->Record(*std::exchange(record_, std::nullopt));
+  }
+
+ private:
+  SpanSink* const sink_;
+  const Clock& clock_;
+  std::optional<SpanRecord> record_;
+};
+
+// Where the bytes come from, as the span of a fetch says it.
+const char* SourceOf(const Upgraded& source) {
+  return source.passthrough ? "origin" : source.local.has_value() && !source.local->owned ? "user_copy" : "local";
+}
+
 }  // namespace
 
 JobExecutor::JobExecutor(const Options& options, const Seams& seams) : options_(options), seams_(seams) {}
@@ -115,7 +147,7 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
 }
 
 absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
-  const WorkContext work{job.cancel.get(), seams_.clock, job.meta.deadline};
+  const WorkContext work = job.Work(*seams_.clock);
   ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
   // A copy in which damage was found, a user's included, serves no attempt any more: not this one, and not the next,
   // should this one fail for another reason.
@@ -125,12 +157,21 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   }
   result.record = record;
   MountStat stat;
-  ASSIGN_OR_RETURN(const Upgraded source, OpenSource(job.key, record, job.ordinal, /*expect_same=*/false, work, stat));
+  WorkSpan fetching("shard.fetch", 0, job, seams_.spans, *seams_.clock);
+  absl::StatusOr<Upgraded> fetched = OpenSource(job.key, record, job.ordinal, /*expect_same=*/false, work, stat);
+  if (SpanRecord* span = fetching.record(); span != nullptr && fetched.ok()) {
+    span->AddText("dagstore.source", SourceOf(*fetched));
+    span->Add("dagstore.bytes", static_cast<int64_t>(fetched->reader->Size()));
+  }
+  fetching.End(fetched.status());
+  RETURN_IF_ERROR(fetched.status());
+  const Upgraded source = *std::move(fetched);
 
   IndexBuildOptions build;
   build.car = options_.car;
   build.verify = record.verify && !Mutant(kMutantIndexedUnverified);
   build.memory_bytes_max = options_.index_memory_bytes_max;
+  WorkSpan indexing("shard.index", 1, job, seams_.spans, *seams_.clock);
   absl::StatusOr<StoredIndex> stored =
       seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
         if (!options_.indexer) return BuildIndex(*source.reader, build, output, work);
@@ -143,6 +184,10 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
           return Internal("the shard indexer threw");
         }
       });
+  if (SpanRecord* span = indexing.record(); span != nullptr && stored.ok()) {
+    span->Add("dagstore.blocks", static_cast<int64_t>(stored->index->summary().entries));
+  }
+  indexing.End(stored.status());
   if (!stored.ok()) {
     if (source.local.has_value() && source.local->owned && !Mutant(kMutantUselessCopyKept) &&
         !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
@@ -206,7 +251,7 @@ absl::Status JobExecutor::AddToTopIndex(Ordinal ordinal, const ShardIndex& index
 }
 
 absl::Status JobExecutor::Open(const JobSpec& job, JobResult& result) {
-  const WorkContext work{job.cancel.get(), seams_.clock, job.meta.deadline};
+  const WorkContext work = job.Work(*seams_.clock);
   ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
   result.record = record;
   if (record.ordinal != job.ordinal) {
@@ -220,7 +265,14 @@ absl::Status JobExecutor::Open(const JobSpec& job, JobResult& result) {
     return index.status();
   }
   MountStat stat;
-  ASSIGN_OR_RETURN(Upgraded source, OpenSource(job.key, record, job.ordinal, /*expect_same=*/true, work, stat));
+  WorkSpan fetching("shard.fetch", 0, job, seams_.spans, *seams_.clock);
+  absl::StatusOr<Upgraded> fetched = OpenSource(job.key, record, job.ordinal, /*expect_same=*/true, work, stat);
+  if (SpanRecord* span = fetching.record(); span != nullptr && fetched.ok()) {
+    span->AddText("dagstore.source", SourceOf(*fetched));
+  }
+  fetching.End(fetched.status());
+  RETURN_IF_ERROR(fetched.status());
+  Upgraded source = *std::move(fetched);
   const bool unchanged = record.verified && stat.validator == record.validator && !stat.validator.empty();
 
   auto open = std::make_shared<OpenShard>();

@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "dagstore/job.h"
 #include "dagstore/queues.h"
+#include "dagstore/span.h"
 #include "dagstore/workers.h"
 #include "index/index_store.h"
 #include "index/top_index.h"
@@ -29,6 +30,7 @@ class JobExecutor {
     TopIndex* top = nullptr;
     Upgrader* upgrader = nullptr;  // null: memory only, sources without random access are refused
     SipKey fingerprint_secret = {};
+    SpanSink* spans = nullptr;  // null: nothing is traced
   };
   // Everything in `seams` must outlive the executor.
   JobExecutor(const Options& options, const Seams& seams);

@@ -12,6 +12,8 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/kv.h"
+#include "dagstore/log.h"
+#include "dagstore/span.h"
 #include "index/index_builder.h"
 #include "mount/registry.h"
 #include "shard/car_reader.h"
@@ -73,8 +75,8 @@ struct Options {
   // Threads that open shards for readers; apart, so that readers do not wait behind indexing.
   int open_threads = 2;
   // Shards that are open are acquired and released without the loop: about 30 ns instead of a round trip. False: each
-  // acquire and release is a task of the loop. Off by itself while somebody subscribes to the trace, and for sampled
-  // requests, so that every step is seen.
+  // acquire and release is a task of the loop. Off by itself while somebody subscribes to the trace, so that every step
+  // is seen.
   bool inline_acquire = true;
   // Unused shards whose file and index stay open: 1 descriptor and, for large indexes, 1 mapping each.
   size_t open_shards_max = 256;
@@ -84,6 +86,24 @@ struct Options {
   absl::Duration loop_spin = absl::Microseconds(50);
   // How long Close lets running jobs finish before it stops them.
   absl::Duration close_grace = absl::Seconds(30);
+  // How long Close then waits for accessors that are still out. Zero: not at all; they keep reading after Close.
+  absl::Duration close_accessor_wait = absl::ZeroDuration();
+  // Who stops a job is answered when it has stopped, or after so long: then with ShardResult::work_abandoned, and the
+  // job is counted and named as a straggler. A worker looks at its stop flag every 20 ms; one that hangs in a read of a
+  // dead NFS server does not.
+  absl::Duration stop_grace = absl::Seconds(5);
+  // Stops a job that runs longer, whoever waits for it. Infinite: sources differ too much for one number, and callers
+  // leave by deadlines of their own.
+  absl::Duration job_time_max = absl::InfiniteDuration();
+  // A copy whose last caller leaves is finished all the same, for the next one, if its size is known and: no more than
+  // `fill_left_bytes_min` are left; or at least `fill_done_percent` is done and no more than `fill_left_bytes_max` are
+  // left. It has `fill_time_max`; beyond `fills_running_max` of them copies are stopped. 0 fills: every copy is
+  // stopped.
+  uint64_t fill_left_bytes_min = 64 << 20;
+  uint64_t fill_left_bytes_max = uint64_t{8} << 30;
+  int fill_done_percent = 80;
+  absl::Duration fill_time_max = absl::Minutes(10);
+  size_t fills_running_max = 4;
   // Failures kept for FailureLog().
   size_t failures_kept_max = 1024;
   // Jobs of one shard that fail in a row before acquiring it no longer starts another by itself.
@@ -93,6 +113,8 @@ struct Options {
   // Entries of the top-level index kept in memory before they are written as a run: 20 bytes each, and twice as many
   // while they are written.
   size_t top_index_buffer_entries_max = 4 << 20;
+  TraceOptions trace = {};               // spans: docs/operations.md#tracing
+  std::shared_ptr<LogSink> log = {};     // null: nothing is logged. NewLogSink, or the embedder's own
   // Forget the top-level index when opening, and make it again from the shard indexes: AwaitLookups says when it is
   // done. For a repository whose lookups are damaged (`dagstore fsck` says so).
   bool rebuild_top_index = false;

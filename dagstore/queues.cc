@@ -4,13 +4,41 @@
 
 namespace dagstore {
 
+const char* RequestSpanName(ShardOp op) {
+  switch (op) {
+    case ShardOp::kRegister:
+      return "dagstore.register";
+    case ShardOp::kAcquire:
+      return "dagstore.acquire";
+    case ShardOp::kRecover:
+      return "dagstore.recover";
+    case ShardOp::kCollect:
+      return "dagstore.collect";
+    case ShardOp::kDestroy:
+      return "dagstore.destroy";
+    default:
+      return "dagstore.other";  // nobody outside asks for it
+  }
+}
+
+void BeginSpan(Request& request, const SpanContext& parent, MonotonicNanos now,
+               std::shared_ptr<const std::string> tracestate) {
+  request.reply.asked = now;
+  request.reply.trace = std::make_unique<SpanRecord>(RequestSpanName(request.op), request.meta.span, parent, now);
+  request.reply.trace->tracestate = std::move(tracestate);
+  request.reply.trace->AddText("dagstore.shard.key", request.key.bytes());
+}
+
 absl::Status TaskQueues::PushRequest(Request request, bool* woke) {
   {
     MutexLock lock(mu_);
     if (door_closed_ && !Mutant(kMutantDoorStaysOpen)) return FailedPrecondition("the store is closed");
-    if (requests_.size() >= requests_max_ && !Mutant(kMutantRequestsUnbounded)) {
+    // A stop finds room where a request does not: it is what makes room.
+    const size_t most = request.stop ? 2 * requests_max_ : requests_max_;
+    if (requests_.size() >= most && !Mutant(kMutantRequestsUnbounded)) {
       return ResourceExhausted("{} requests are waiting already", requests_max_);
     }
+    if (request.stop) stops_.push_back(request.meta.ticket);
     requests_.push_back(std::move(request));
   }
   has_work_.store(true, std::memory_order_release);  // after the lock is free: the loop takes it at once
@@ -30,8 +58,9 @@ void TaskQueues::PushCompletion(Completion completion) {
 }
 
 void TaskQueues::PushJobDone(const JobSpec& job, std::unique_ptr<JobResult> result) {
-  Completion done;
+  Completion done(job.meta);
   done.kind = Completion::Kind::kJob;
+  done.job_id = job.id;
   done.job = job.kind;
   done.slot = job.slot;
   done.incarnation = job.incarnation;
@@ -42,24 +71,24 @@ void TaskQueues::PushJobDone(const JobSpec& job, std::unique_ptr<JobResult> resu
 }
 
 void TaskQueues::PushCommitDone(uint64_t sequence, absl::Status status) {
-  Completion done;
+  Completion done(TaskMeta(SpanContext(), Deadline::Infinite(), 0));  // a batch has many causes, so none
   done.kind = Completion::Kind::kCommit;
   done.sequence = sequence;
   done.status = std::move(status);
   PushCompletion(std::move(done));
 }
 
-void TaskQueues::PushRelease(uint32_t slot, uint32_t incarnation) {
-  Completion release;
+void TaskQueues::PushRelease(const TaskMeta& meta, uint32_t slot, uint32_t incarnation) {
+  Completion release(meta);
   release.kind = Completion::Kind::kRelease;
   release.slot = slot;
   release.incarnation = incarnation;
   PushCompletion(std::move(release));
 }
 
-void TaskQueues::PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordinal, absl::Status status,
-                            Damage damage) {
-  Completion report;
+void TaskQueues::PushDamage(const TaskMeta& meta, uint32_t slot, uint32_t incarnation, uint32_t ordinal,
+                            absl::Status status, Damage damage) {
+  Completion report(meta);
   report.kind = Completion::Kind::kDamage;
   report.slot = slot;
   report.incarnation = incarnation;
@@ -69,13 +98,17 @@ void TaskQueues::PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordina
   PushCompletion(std::move(report));
 }
 
-void TaskQueues::Take(Inbox<Completion>& completions, Inbox<Request>& requests) {
+void TaskQueues::Take(Inbox<Completion>& completions, Inbox<Request>& requests, std::vector<TicketId>& stops) {
   if (!HasWork()) return;
   // Before looking: a push that comes after says so again. Said once too often costs one look.
   has_work_.store(false, std::memory_order_seq_cst);
   MutexLock lock(mu_);
   completions.Take(completions_);
-  if (requests.empty()) requests.Take(requests_);
+  if (requests.empty()) {
+    requests.Take(requests_);
+    stops.insert(stops.end(), stops_.begin(), stops_.end());
+    stops_.clear();
+  }
   if (!requests_.empty()) has_work_.store(true, std::memory_order_release);
 }
 

@@ -17,10 +17,23 @@
 #include "base/mutex.h"
 #include "dagstore/job.h"
 #include "dagstore/result.h"
+#include "dagstore/span.h"
 
 namespace dagstore {
 
 class Engine;
+
+// Where the answer of a request goes, and what is told about the request on the way. Move-only.
+struct Reply {
+  Channel<ShardResult>::Slot slot = {};
+  std::unique_ptr<SpanRecord> trace = {};  // of the request; null unless it is sampled
+  MonotonicNanos asked = 0;                // when it was accepted; 0: its time is not measured
+  ShardOp op = ShardOp::kInitialize;       // which nobody outside asks for: an answer that is counted as "other"
+
+  Reply() = default;
+  Reply(Channel<ShardResult>::Slot to) : slot(std::move(to)) {}  // NOLINT: a slot is a reply that nobody measures
+  bool empty() const { return slot.empty(); }
+};
 
 // A request from outside.
 struct Request {
@@ -28,12 +41,18 @@ struct Request {
   bool stop = false;  // not an op: end the ticket in `meta`
   ShardKey key = {};
   TaskMeta meta;
-  Channel<ShardResult>::Slot reply = {};
+  Reply reply = {};
   std::unique_ptr<ShardRecord> registration = {};          // Register
   absl::AnyInvocable<void(Engine&)> inspect = nullptr;      // a look at the loop's state; then op and key mean nothing
 
   explicit Request(const TaskMeta& task_meta) : meta(task_meta) {}
 };
+
+// "dagstore.acquire"; the name of the span of such a request.
+const char* RequestSpanName(ShardOp op);
+// The request is sampled: its span begins now. Its meta, op and key are set.
+void BeginSpan(Request& request, const SpanContext& parent, MonotonicNanos now,
+               std::shared_ptr<const std::string> tracestate = nullptr);
 
 struct Completion {
   enum class Kind : uint8_t { kJob, kCommit, kRelease, kDamage };
@@ -43,11 +62,18 @@ struct Completion {
   uint32_t slot = 0;
   uint32_t incarnation = 0;
   uint32_t generation = 0;
+  uint64_t job_id = 0;
   uint32_t ordinal = 0;               // Job: of the index it was given. Damage: of the index that was read
   uint64_t sequence = 0;              // Commit
   absl::Status status = absl::OkStatus();    // Commit, Damage
   std::unique_ptr<JobResult> result = {};    // Job
+  TaskMeta meta;
+
+  explicit Completion(const TaskMeta& task_meta) : meta(task_meta) {}
 };
+// What is queued says whose it is: without a meta it does not compile.
+static_assert(!std::is_default_constructible_v<Request> && !std::is_default_constructible_v<Completion> &&
+              !std::is_default_constructible_v<JobSpec>);
 
 // What the loop has taken and not yet run, oldest first. Loop thread.
 template <typename T>
@@ -95,12 +121,15 @@ class TaskQueues {
   // Any thread. Bounded by what is under way: jobs, commits, accessors.
   void PushJobDone(const JobSpec& job, std::unique_ptr<JobResult> result);
   void PushCommitDone(uint64_t sequence, absl::Status status);
-  void PushRelease(uint32_t slot, uint32_t incarnation);
-  void PushDamage(uint32_t slot, uint32_t incarnation, uint32_t ordinal, absl::Status status, Damage damage);
+  // `meta`: of what the reader was opened for.
+  void PushRelease(const TaskMeta& meta, uint32_t slot, uint32_t incarnation);
+  void PushDamage(const TaskMeta& meta, uint32_t slot, uint32_t incarnation, uint32_t ordinal, absl::Status status,
+                  Damage damage);
 
   // Loop thread. Moves what waits to the end of the given lists; requests only if the loop has none left, so that a
   // busy loop pushes back at the door instead of piling them up.
-  void Take(Inbox<Completion>& completions, Inbox<Request>& requests);
+  // Adds to `stops` the tickets of the stops among the requests taken, so that work that is stopped need not begin.
+  void Take(Inbox<Completion>& completions, Inbox<Request>& requests, std::vector<TicketId>& stops);
   // Any thread. True if Take would find something; may lag behind a push for a moment. Empty() does not.
   bool HasWork() const { return has_work_.load(std::memory_order_acquire); }
 
@@ -128,6 +157,7 @@ class TaskQueues {
   std::function<void()> wake_ ABSL_GUARDED_BY(mu_);
   std::vector<Completion> completions_ ABSL_GUARDED_BY(mu_);
   std::vector<Request> requests_ ABSL_GUARDED_BY(mu_);
+  std::vector<TicketId> stops_ ABSL_GUARDED_BY(mu_);  // among requests_
   bool door_closed_ ABSL_GUARDED_BY(mu_) = false;
   bool shut_ ABSL_GUARDED_BY(mu_) = false;
 };

@@ -112,6 +112,7 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   auto repository = std::make_unique<Repository>();
   repository->dir = options.dir;
   const std::string boot_id = ToHex(RandomBytes(options, 6));
+  repository->trace_seed = Load64(RandomBytes(options, 8).data());
   TopIndexOptions top;
   top.buffer_entries_max = options.top_index_buffer_entries_max;
 

@@ -27,6 +27,7 @@ struct Repository {
   std::string dir = {};       // empty: memory only
   std::string store_id = {};  // 32 hex digits, made once
   SipKey fingerprint_secret = {};
+  uint64_t trace_seed = 0;  // of this boot
   Ordinal next_ordinal = 1;
   std::unique_ptr<Kv> kv = {};
   std::unique_ptr<IndexStore> indexes = {};

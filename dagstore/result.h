@@ -16,12 +16,31 @@ namespace dagstore {
 
 using Ticket = TicketId;
 
+// Why a request ended before its work did.
+enum class StopReason : uint8_t {
+  kNone,
+  kStopped,       // by Stop(): Cancelled
+  kDeadline,      // its own: DeadlineExceeded
+  kShuttingDown,  // the store closes: Cancelled
+  kJobTimeMax,    // the job was stopped by Options::job_time_max: DeadlineExceeded
+};
+const char* StopReasonName(StopReason reason);  // "stopped"; "" for kNone
+
+// What a Stop() has done.
+enum class StopOutcome : uint8_t {
+  kStopped,      // the ticket ended at once: it owned nothing alone
+  kStopping,     // it ends when the work that only it wanted has stopped
+  kAlreadyDone,  // it had been answered, or there never was such a ticket: nothing
+};
+
 // The one terminal result of an accepted request.
 struct ShardResult {
   ShardKey key = {};
   Ticket ticket = 0;
   absl::Status status = absl::OkStatus();
   Accessor accessor = {};  // of an acquire that succeeded
+  StopReason stop_reason = StopReason::kNone;
+  bool work_abandoned = false;  // its work had not stopped within Options::stop_grace, and goes on; Close waits for it
 };
 
 // A look at one shard.

@@ -227,7 +227,9 @@ absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat&
   ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, mount.OpenStream(io, work));
   const auto block = std::make_unique_for_overwrite<uint8_t[]>(kBlockBytes);
   uint64_t done = 0;
+  if (work.progress != nullptr) work.progress->SetTotal(stat.size_known ? stat.size : 0);
   for (;;) {
+    if (work.progress != nullptr) work.progress->SetDone(done);
     RETURN_IF_ERROR(work.Check());
     ASSIGN_OR_RETURN(const size_t n, stream->Next(kBlockBytes, block.get()));
     DAGSTORE_CHECK(n <= kBlockBytes);

@@ -1,6 +1,9 @@
 #include "base/reader.h"
 
+#include <poll.h>
+
 #include <limits>
+#include <thread>
 
 #include "tests/fakes/fake_clock.h"
 #include "tests/testing.h"
@@ -70,6 +73,45 @@ TEST_CASE("work context: says why to stop, cancel before deadline") {
   CHECK_CODE(work.Check(), kDeadlineExceeded);
   flag.Cancel();
   CHECK_CODE(work.Check(), kCancelled);
+}
+
+bool IsReadable(int fd) {
+  pollfd entry = {fd, POLLIN, 0};
+  return poll(&entry, 1, 0) == 1;
+}
+
+TEST_CASE("cancel flag: wakes who waits on its descriptor, whichever comes first") {
+  CancelFlag before;
+  before.Cancel();
+  CHECK(IsReadable(before.WakeFd()));
+  CancelFlag after;
+  const int fd = after.WakeFd();
+  REQUIRE_GE(fd, 0);
+  CHECK_EQ(after.WakeFd(), fd);
+  CHECK_FALSE(IsReadable(fd));
+  after.Cancel();
+  after.Cancel();
+  CHECK(IsReadable(fd));
+  CHECK(after.cancelled());
+}
+
+TEST_CASE("cancel flag: no wake-up is lost between a thread that sets it and one that begins to wait") {
+  for (int i = 0; i < 500; ++i) {
+    CancelFlag flag;
+    std::thread canceller([&flag] { flag.Cancel(); });
+    pollfd entry = {flag.WakeFd(), POLLIN, 0};
+    CHECK_EQ(poll(&entry, 1, 10'000), 1);
+    canceller.join();
+  }
+}
+
+TEST_CASE("progress: tells how far work has come") {
+  Progress progress;
+  CHECK_EQ(progress.total(), 0);
+  progress.SetTotal(10);
+  progress.SetDone(4);
+  CHECK_EQ(progress.total(), 10);
+  CHECK_EQ(progress.done(), 4);
 }
 
 }  // namespace

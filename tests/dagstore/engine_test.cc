@@ -846,9 +846,10 @@ TEST_CASE("engine: a release and a report of an earlier life of the key are drop
   world.MakeAvailable("k");
   const Accessor living = world.MustAcquire("k");
   const uint64_t stale = world.Stats().stale_completions;
+  const TaskMeta own(SpanContext(), Deadline::Infinite(), 0);
   for (uint32_t incarnation = 0; incarnation < 2; ++incarnation) {  // of lives before this one
-    world.queues->PushRelease(0, incarnation);
-    world.queues->PushDamage(0, incarnation, shard->ordinal, DataLoss("old"), Damage::kShard);
+    world.queues->PushRelease(own, 0, incarnation);
+    world.queues->PushDamage(own, 0, incarnation, shard->ordinal, DataLoss("old"), Damage::kShard);
   }
   world.Settle();
   CHECK_EQ(world.Stats().stale_completions, stale + 4);
@@ -923,7 +924,7 @@ TEST_CASE("engine: a copy is collected once nobody uses it; whoever comes meanwh
   CHECK_STATUS_OK(world.Answer(acquired).status);
 }
 
-TEST_CASE("engine: an acquirer who leaves as the last while a copy is collected is answered") {
+TEST_CASE("engine: who leaves while a copy is collected: an acquirer is answered at once, the collector at its end") {
   EngineWorld world;
   world.copies = true;
   world.MakeAvailable("k");
@@ -933,10 +934,11 @@ TEST_CASE("engine: an acquirer who leaves as the last while a copy is collected 
   world.Stop(collected);
   world.Stop(acquired);
   world.Settle();
-  CHECK_CODE(world.Answer(collected).status, kCancelled);
+  CHECK_CODE(world.Answer(acquired).status, kCancelled);
+  CHECK_FALSE(world.Answered(collected));
   world.Finish(JobKind::kCollect);
   world.Settle();
-  CHECK_CODE(world.Answer(acquired).status, kCancelled);
+  CHECK_CODE(world.Answer(collected).status, kCancelled);
 }
 
 // ---- Commits ----
@@ -1293,6 +1295,25 @@ TEST_CASE("engine: row 34: closing past its grace stops jobs and waits for them;
 
 TEST_CASE("engine: past the grace of a close a job that starts is told to stop at once") {
   EngineWorld world;
+  world.MakeAvailable("k");
+  const Accessor accessor = world.MustAcquire("k");
+  world.BeginClose(Deadline::At(world.clock.Now()));
+  world.Settle();
+  accessor.ReportDamage(DataLoss("torn"), Damage::kIndex);
+  world.Settle();
+  REQUIRE_EQ(world.jobs.Count(JobKind::kInitialize), 1);
+  CHECK(world.jobs.held()[0].cancel->cancelled());
+  world.engine.AssertLoop();
+  CHECK_FALSE(world.engine.Finished());
+  world.Finish(JobKind::kInitialize, Cancelled("stopped"));
+  world.Settle();
+  world.Finish(JobKind::kDiscard);
+  world.Settle();
+  CHECK(world.engine.Finished());
+}
+
+TEST_CASE("engine: past the grace of a close who waits is told so, though his job ends well all the same") {
+  EngineWorld world;
   world.Register("k", /*lazy=*/true);
   world.Settle();
   const Ticket ticket = world.Acquire("k");
@@ -1301,11 +1322,9 @@ TEST_CASE("engine: past the grace of a close a job that starts is told to stop a
   world.Settle();
   world.Finish(JobKind::kInitialize);  // it did not look
   world.Settle();
-  REQUIRE_EQ(world.jobs.Count(JobKind::kOpen), 1);
-  CHECK(world.jobs.held()[0].cancel->cancelled());
-  world.Finish(JobKind::kOpen, Cancelled("stopped"));
-  world.Settle();
   CHECK_CODE(world.Answer(ticket).status, kCancelled);
+  CHECK_EQ(world.jobs.Count(JobKind::kOpen), 0);
+  CHECK_EQ(world.State("k"), "Available");
   world.engine.AssertLoop();
   CHECK(world.engine.Finished());
 }

@@ -12,6 +12,7 @@
 #include "dagstore/engine.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/fake_jobs.h"
+#include "tests/fakes/fake_spans.h"
 #include "tests/testing.h"
 
 namespace dagstore {
@@ -25,7 +26,7 @@ class EngineWorld {
         jobs(queues),
         commits(*kv, queues),
         out(channel_capacity),
-        engine(options, Engine::Seams{queues, &jobs, &commits, &directory, &top, &failures, &traces, &clock}) {
+        engine(options, MakeSeams()) {
     Claim();
   }
   ~EngineWorld() { queues->Shut(); }
@@ -35,12 +36,15 @@ class EngineWorld {
   absl::StatusOr<Ticket> Ask(ShardOp op, const std::string& key, Deadline deadline = Deadline::Infinite(),
                              std::unique_ptr<ShardRecord> registration = nullptr) {
     const Ticket ticket = next_ticket_++;
-    Request request(TaskMeta(SpanContext(), deadline, ticket));
+    SpanContext span = ids.RootOf(ticket);
+    if (traced) span.flags |= 1;
+    Request request(TaskMeta(span, deadline, ticket));
     request.op = op;
     request.key = ShardKey(key);
     auto slot = out.Reserve();
     if (!slot.has_value()) return ResourceExhausted("the channel is full");
     request.reply = *std::move(slot);
+    if (traced) BeginSpan(request, SpanContext(), clock.Now());
     request.registration = std::move(registration);
     RETURN_IF_ERROR(queues->PushRequest(std::move(request)));
     return ticket;
@@ -61,6 +65,10 @@ class EngineWorld {
     Request stop(TaskMeta(SpanContext(), Deadline::Infinite(), ticket));
     stop.stop = true;
     REQUIRE_STATUS_OK(queues->PushRequest(std::move(stop)));
+  }
+  StopOutcome StopNow(Ticket ticket) {
+    engine.AssertLoop();
+    return engine.StopNow(ticket);
   }
   void BeginClose(Deadline grace) {
     Request close(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
@@ -200,6 +208,14 @@ class EngineWorld {
     engine.AssertLoop();
     return engine.Stats();
   }
+  std::vector<std::string> Stragglers() const {
+    engine.AssertLoop();
+    return engine.Stragglers();
+  }
+  bool Finished() const {
+    engine.AssertLoop();
+    return engine.Finished();
+  }
   Deadline NextTimer() const {
     engine.AssertLoop();
     return engine.NextTimer();
@@ -228,12 +244,20 @@ class EngineWorld {
   FakeJobRunner jobs;
   FakeCommitSink commits;
   const Channel<ShardResult> out;
+  FakeSpanSink spans;
+  const SpanIds ids{42};
+  bool traced = false;  // what is asked from now on is sampled
   bool copies = false;  // indexing makes a local copy
   Engine engine;
   std::map<Ticket, ShardResult> answers;  // not yet looked at
   size_t answers_twice = 0;               // must stay 0
 
  private:
+  Engine::Seams MakeSeams() {
+    Engine::Seams seams{queues, &jobs, &commits, &directory, &top, &failures, &traces, &clock};
+    seams.spans = &spans;
+    return seams;
+  }
   void Claim() ABSL_NO_THREAD_SAFETY_ANALYSIS { engine.EnterLoop(); }
   void Collect() {
     while (auto result = out.TryReceive()) {

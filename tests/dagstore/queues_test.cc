@@ -17,17 +17,20 @@ Request Asking(TicketId ticket) {
   return request;
 }
 
+const TaskMeta kOwn(SpanContext(), Deadline::Infinite(), 0);
+
 struct Taken {
   Inbox<Completion> completions;
   Inbox<Request> requests;
+  std::vector<TicketId> stops;
 };
 
 TEST_CASE("task queues: give back in order what was pushed, requests and completions apart") {
   TaskQueues queues(10);
   CHECK_FALSE(queues.HasWork());
   for (TicketId ticket = 1; ticket <= 3; ++ticket) REQUIRE_STATUS_OK(queues.PushRequest(Asking(ticket)));
-  queues.PushRelease(7, 8);
-  queues.PushDamage(9, 10, 11, DataLoss("x"), Damage::kIndex);
+  queues.PushRelease(kOwn, 7, 8);
+  queues.PushDamage(kOwn, 9, 10, 11, DataLoss("x"), Damage::kIndex);
   queues.PushCommitDone(12, Unavailable("y"));
   JobSpec job(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
   job.kind = JobKind::kOpen;
@@ -35,7 +38,7 @@ TEST_CASE("task queues: give back in order what was pushed, requests and complet
   queues.PushJobDone(job, std::make_unique<JobResult>());
   CHECK(queues.HasWork());
   Taken taken;
-  queues.Take(taken.completions, taken.requests);
+  queues.Take(taken.completions, taken.requests, taken.stops);
   CHECK_FALSE(queues.HasWork());
   REQUIRE_EQ(taken.requests.size(), 3);
   for (size_t i = 0; i < 3; ++i) CHECK_EQ(taken.requests[i].meta.ticket, i + 1);
@@ -59,19 +62,19 @@ TEST_CASE("task queues: requests beyond the limit are refused; completions never
   REQUIRE_STATUS_OK(queues.PushRequest(Asking(1)));
   REQUIRE_STATUS_OK(queues.PushRequest(Asking(2)));
   CHECK_CODE(queues.PushRequest(Asking(3)), kResourceExhausted);
-  for (int i = 0; i < 100; ++i) queues.PushRelease(1, 1);
+  for (int i = 0; i < 100; ++i) queues.PushRelease(kOwn, 1, 1);
   Taken taken;
-  queues.Take(taken.completions, taken.requests);
+  queues.Take(taken.completions, taken.requests, taken.stops);
   CHECK_EQ(taken.completions.size(), 100);
   CHECK_STATUS_OK(queues.PushRequest(Asking(4)));
   // The loop is busy with what it has: the door stays as full as it is.
-  queues.Take(taken.completions, taken.requests);
+  queues.Take(taken.completions, taken.requests, taken.stops);
   CHECK_EQ(taken.requests.size(), 2);
   CHECK(queues.HasWork());
   REQUIRE_STATUS_OK(queues.PushRequest(Asking(5)));
   CHECK_CODE(queues.PushRequest(Asking(6)), kResourceExhausted);
   taken.requests.clear();
-  queues.Take(taken.completions, taken.requests);
+  queues.Take(taken.completions, taken.requests, taken.stops);
   CHECK_EQ(taken.requests.size(), 2);
 }
 
@@ -80,9 +83,9 @@ TEST_CASE("task queues: a closed door lets one last request in, whatever the lim
   REQUIRE_STATUS_OK(queues.PushRequest(Asking(1)));
   queues.CloseDoor(Asking(2));
   CHECK_CODE(queues.PushRequest(Asking(3)), kFailedPrecondition);
-  queues.PushRelease(1, 1);
+  queues.PushRelease(kOwn, 1, 1);
   Taken taken;
-  queues.Take(taken.completions, taken.requests);
+  queues.Take(taken.completions, taken.requests, taken.stops);
   REQUIRE_EQ(taken.requests.size(), 2);
   CHECK_EQ(taken.requests[1].meta.ticket, 2);
   CHECK_EQ(taken.completions.size(), 1);
@@ -99,7 +102,7 @@ TEST_CASE("task queues: once shut everything is dropped, its slots are given bac
   queues.Shut();
   CHECK(out.Reserve().has_value());
   CHECK(queues.PrepareSleep());
-  queues.PushRelease(1, 1);
+  queues.PushRelease(kOwn, 1, 1);
   CHECK_CODE(queues.PushRequest(Asking(2)), kFailedPrecondition);
   CHECK_EQ(woken, 0);
 }
@@ -108,16 +111,16 @@ TEST_CASE("task queues: a sleeper is woken once for many posts, and one that is 
   TaskQueues queues(100);
   int woken = 0;
   queues.SetWaker([&woken] { ++woken; });
-  queues.PushRelease(1, 1);
+  queues.PushRelease(kOwn, 1, 1);
   CHECK_EQ(woken, 0);
   CHECK_FALSE(queues.PrepareSleep());  // there is work
   Taken taken;
-  queues.Take(taken.completions, taken.requests);
+  queues.Take(taken.completions, taken.requests, taken.stops);
   CHECK(queues.PrepareSleep());
-  for (int i = 0; i < 10; ++i) queues.PushRelease(1, 1);
+  for (int i = 0; i < 10; ++i) queues.PushRelease(kOwn, 1, 1);
   CHECK_EQ(woken, 1);
   queues.Awake();
-  queues.Take(taken.completions, taken.requests);
+  queues.Take(taken.completions, taken.requests, taken.stops);
   REQUIRE_STATUS_OK(queues.PushRequest(Asking(1)));
   CHECK_EQ(woken, 1);
 }
@@ -142,7 +145,7 @@ TEST_CASE("task queues: no wake-up is lost, however pushes and sleeps fall") {
     producers.emplace_back([&queues, p] {
       for (int i = 0; i < kPushes; ++i) {
         if (i % 2 == 0) {
-          queues.PushRelease(static_cast<uint32_t>(p), static_cast<uint32_t>(i / 2));
+          queues.PushRelease(kOwn, static_cast<uint32_t>(p), static_cast<uint32_t>(i / 2));
         } else {
           DAGSTORE_CHECK_OK(
               queues.PushRequest(Asking(static_cast<TicketId>(p) * kPushes + static_cast<TicketId>(i / 2))));
@@ -158,7 +161,7 @@ TEST_CASE("task queues: no wake-up is lost, however pushes and sleeps fall") {
   bool in_order = true;
   while (seen < kProducers * kPushes && !lost) {
     Taken taken;
-    queues.Take(taken.completions, taken.requests);
+    queues.Take(taken.completions, taken.requests, taken.stops);
     seen += static_cast<int>(taken.completions.size() + taken.requests.size());
     for (const Completion& c : taken.completions) in_order &= c.incarnation == next_release[c.slot]++;
     for (const Request& r : taken.requests)
@@ -173,6 +176,23 @@ TEST_CASE("task queues: no wake-up is lost, however pushes and sleeps fall") {
   CHECK_FALSE(lost);
   CHECK_EQ(seen, kProducers * kPushes);
   CHECK(in_order);  // of each producer
+}
+
+TEST_CASE("task queues: tell of the stops among what was taken") {
+  TaskQueues queues(10);
+  REQUIRE_STATUS_OK(queues.PushRequest(Asking(1)));
+  Request stop = Asking(1);
+  stop.stop = true;
+  REQUIRE_STATUS_OK(queues.PushRequest(std::move(stop)));
+  Taken taken;
+  queues.Take(taken.completions, taken.requests, taken.stops);
+  CHECK_EQ(taken.requests.size(), 2);
+  CHECK(taken.stops == std::vector<TicketId>{1});
+  Request later = Asking(2);
+  later.stop = true;
+  REQUIRE_STATUS_OK(queues.PushRequest(std::move(later)));
+  queues.Take(taken.completions, taken.requests, taken.stops);  // the loop is busy: neither is taken
+  CHECK_EQ(taken.stops.size(), 1);
 }
 
 }  // namespace

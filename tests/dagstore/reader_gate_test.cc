@@ -309,7 +309,7 @@ TEST_CASE("store: a shard acquired by key or by reference does not trouble the l
   CHECK_CODE(ref.Acquire(), kNotFound);
 }
 
-TEST_CASE("store: requests with a sampled span, a passed deadline or a trace subscriber go through the loop") {
+TEST_CASE("store: requests with a passed deadline or a trace subscriber go through the loop") {
   const TestStore world;
   DagStore& store = world.store();
   REQUIRE_STATUS_OK(store.RegisterShardSync(ShardKey("a"), world.BytesCar(1)));
@@ -317,10 +317,7 @@ TEST_CASE("store: requests with a sampled span, a passed deadline or a trace sub
   AcquireOptions late;
   late.deadline = Deadline::At(1);
   CHECK_CODE(store.AcquireShardSync(ShardKey("a"), late), kDeadlineExceeded);
-  AcquireOptions sampled;
-  sampled.parent = SpanContext::NewRoot(true);
   const uint64_t before = ValueOf(store.Stats()).engine.acquires_inline;
-  { const Accessor seen = ValueOf(store.AcquireShardSync(ShardKey("a"), sampled)); }
   const auto subscription = store.SubscribeTrace();
   { const Accessor seen = ValueOf(store.AcquireShardSync(ShardKey("a"))); }
   CHECK_EQ(ValueOf(store.Stats()).engine.acquires_inline, before);

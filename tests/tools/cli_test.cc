@@ -2,6 +2,7 @@
 // Method: runs the built program on copies of real CARs, in folders of its own.
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -611,6 +612,78 @@ TEST_CASE("man page: has every command") {
     CHECK(has("car " + name));
   }
   CHECK(!has("frobnicate"));
+}
+
+// Runs `command` in a shell with variables set: the tests' own environment stays as it is.
+Outcome RunWith(const std::string& variables, const std::string& command) {
+  return RunProgram({"/bin/sh", "-c", variables + " exec " + command});
+}
+
+TEST_CASE("cli: --trace appends the spans of a command, below one span of its own") {
+  const Repo repo;
+  const std::string car = repo.Copy("go-car/sample-v1.car", "a.car"), file = repo.File("spans");
+  CheckOk(repo.Run({"--trace", file, "add", car}));
+  const size_t lines = Lines(ReadTextFile(file)).size();
+  CHECK_GE(lines, 1);
+  std::map<std::string, Json> spans;
+  for (const Json& line : JsonLines(ReadTextFile(file))) {
+    for (const Json& span : line["resourceSpans"][0]["scopeSpans"][0]["spans"]) {
+      spans[span["name"].get<std::string>()] = span;
+    }
+  }
+  REQUIRE(spans.contains("dagstore.command"));
+  const Json& root = spans["dagstore.command"];
+  CHECK_FALSE(root.contains("parentSpanId"));
+  const auto parent_of = [&](const std::string& name) {
+    return spans.contains(name) ? spans[name]["parentSpanId"] : Json();
+  };
+  CHECK_EQ(parent_of("dagstore.register"), root["spanId"]);
+  CHECK_EQ(parent_of("shard.initialize"), spans["dagstore.register"]["spanId"]);
+  CHECK_EQ(parent_of("shard.index"), spans["shard.initialize"]["spanId"]);
+  CHECK_EQ(parent_of("shard.fetch"), spans["shard.initialize"]["spanId"]);
+  CheckOk(repo.Run({"ls", "--trace", file}));
+  CHECK_GT(Lines(ReadTextFile(file)).size(), lines);
+  CheckError(repo.Run({"--trace", repo.File("no/such/folder"), "ls"}), 2, "No such file");
+}
+
+TEST_CASE("cli: a command is a part of the trace that TRACEPARENT names, and OTEL variables are checked") {
+  const Repo repo;
+  CheckOk(repo.Run({"add", repo.Copy("go-car/sample-v1.car", "a.car")}));
+  const std::string base = fmt::format("{} --repo {} --trace {} ls", DAGSTORE_BINARY, repo.path(), repo.File("spans"));
+  CheckOk(RunWith("TRACEPARENT=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", base));
+  const std::string spans = ReadTextFile(repo.File("spans"));
+  CHECK(spans.find(R"("traceId":"0af7651916cd43dd8448eb211c80319c")") != std::string::npos);
+  CHECK(spans.find(R"("parentSpanId":"b7ad6b7169203331")") != std::string::npos);
+  CheckOk(RunWith("TRACEPARENT=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", base));
+  CHECK_EQ(ReadTextFile(repo.File("spans")), spans);  // the caller does not want it recorded
+  CheckError(RunWith("OTEL_TRACES_SAMPLER=sometimes", base), 2, "OTEL_TRACES_SAMPLER");
+  // Nobody listens there: the command works, and says what was lost.
+  const std::string list = fmt::format("{} --repo {} --quiet ls", DAGSTORE_BINARY, repo.path());
+  const Outcome lost = RunWith("OTEL_BSP_EXPORT_TIMEOUT=100 OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9", list);
+  CheckOk(lost);
+  CHECK(lost.err.find("spans are lost") != std::string::npos);
+}
+
+TEST_CASE("cli: stats --metrics prints what was counted, for Prometheus") {
+  const Repo repo;
+  CheckOk(repo.Run({"add", repo.Copy("go-car/sample-v1.car", "a.car")}));
+  const Outcome metrics = repo.Run({"stats", "--metrics"});
+  CheckOk(metrics);
+  CHECK(metrics.out.find("# TYPE dagstore_shards gauge\n") != std::string::npos);
+  CHECK(metrics.out.find("dagstore_shards{state=\"available\"} 1\n") != std::string::npos);
+}
+
+TEST_CASE("cli: --log appends what happens, from a level on") {
+  const Repo repo;
+  WriteTextFile(repo.File("bad.car"), "no CAR");
+  CHECK_EQ(repo.Run({"--log", repo.File("log"), "add", repo.File("bad.car")}).code, 1);
+  const std::string log = ReadTextFile(repo.File("log"));
+  CHECK(log.find(" warning trace_id=") != std::string::npos);
+  CHECK(log.find("-> Errored") != std::string::npos);
+  CHECK(log.find(" info closing") != std::string::npos);
+  CHECK_EQ(repo.Run({"--log", repo.File("log2"), "--log-level", "error", "ls"}).code, 0);
+  CHECK_EQ(ReadTextFile(repo.File("log2")), "");
+  CheckError(repo.Run({"--log", "-", "--log-level", "loud", "ls"}), 2, "--log-level loud");
 }
 
 }  // namespace

@@ -10,7 +10,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <random>
 
+#include "dagstore/otlp.h"
 #include "mount/file_mount.h"
 #include "mount/registry.h"
 #include "tools/dagstore/config.h"
@@ -92,6 +94,87 @@ const MountSetup* Mounts(const Context& context) {
   return &*context.mounts;
 }
 
+namespace {
+
+const char* GetEnvironment(const char* name) { return getenv(name); }
+
+// What --trace and the environment ask for; null if nothing.
+absl::StatusOr<std::shared_ptr<Tracer>> TracerOf(const Context& context, TraceConfig& config) {
+  ASSIGN_OR_RETURN(config, TraceConfig::FromEnvironment(GetEnvironment));
+  if (context.trace.empty()) return NewTracer(config);
+  ASSIGN_OR_RETURN(std::unique_ptr<SpanExporter> exporter,
+                   NewOtlpFileExporter(context.trace, config.resource));
+  return std::make_shared<Tracer>(config.tracer, std::move(exporter));
+}
+
+// The span of the whole command; the requests of its store are its children.
+class CommandSpan {
+ public:
+  absl::Status Begin(const Context& context, Options& options) {
+    TraceConfig config;
+    ASSIGN_OR_RETURN(tracer_, TracerOf(context, config));
+    if (tracer_ == nullptr) return absl::OkStatus();
+    SpanContext parent;
+    if (const char* header = getenv("TRACEPARENT"); header != nullptr && *header != '\0') {
+      // A malformed one means a trace of our own, as the recommendation has it.
+      parent = SpanContext::FromTraceparent(header).value_or(SpanContext());
+    }
+    std::random_device random;
+    SpanIds ids((uint64_t{random()} << 32) | random());
+    SpanContext span = parent.IsValid() ? ids.Child(parent) : ids.Root(false);
+    const bool sampled = config.sampler.Sample(parent, span);
+    span.flags = static_cast<uint8_t>((span.flags & ~1) | (sampled ? 1 : 0));
+    options.trace.sink = tracer_;
+    options.trace.sampler = config.sampler;
+    options.trace.parent = span;
+    if (!sampled) return absl::OkStatus();
+    record_.emplace("dagstore.command", span, parent, Clock::Real().Now());
+    record_->AddText("dagstore.command", context.name);
+    return absl::OkStatus();
+  }
+  void End(int code) {
+    if (!record_.has_value()) return;
+    record_->end = Clock::Real().Now();
+    record_->Add("process.exit.code", code);
+    if (code != kExitOk) record_->status = SpanStatus::kError;
+    tracer_->Record(*std::exchange(record_, std::nullopt));
+  }
+  // What was lost, for a person who asked for spans.
+  void Report() const {
+    if (tracer_ == nullptr) return;
+    (void)tracer_->Flush(absl::Seconds(3));
+    const SpanSinkStats stats = tracer_->Stats();
+    if (stats.recorded == stats.exported) return;
+    Complain(fmt::format("{} of {} spans are lost: {}", stats.recorded - stats.exported, stats.recorded,
+                         stats.last_error.ok() ? "they were too many" : Message(stats.last_error)));
+  }
+
+ private:
+  std::shared_ptr<Tracer> tracer_;
+  std::optional<SpanRecord> record_;
+};
+
+absl::Status BeginLog(const Context& context, Options& options) {
+  if (context.log.empty()) return absl::OkStatus();
+  static constexpr std::pair<const char*, LogLevel> kLevels[] = {{"debug", LogLevel::kDebug},
+                                                                 {"info", LogLevel::kInfo},
+                                                                 {"warning", LogLevel::kWarning},
+                                                                 {"error", LogLevel::kError}};
+  LogOptions log;
+  log.file = context.log == "-" ? std::string() : context.log;
+  const auto at = std::find_if(std::begin(kLevels), std::end(kLevels),
+                               [&](const auto& level) { return context.log_level == level.first; });
+  if (at == std::end(kLevels)) {
+    return InvalidArgument("--log-level {}: debug, info, warning or error is expected",
+                           context.log_level);
+  }
+  log.level = at->second;
+  ASSIGN_OR_RETURN(options.log, NewLogSink(log));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 int WithStore(const Context& context, OpenMode mode, Options options,
               absl::FunctionRef<int(DagStore&)> use) {
   if (context.repo.empty()) {
@@ -116,6 +199,10 @@ int WithStore(const Context& context, OpenMode mode, Options options,
   options.mounts = mounts->registry;
   options.recover_on_start =
       RecoverOnStart::kNever;  // `dagstore recover` is how a person asks for it
+  CommandSpan span;
+  for (const absl::Status& status : {BeginLog(context, options), span.Begin(context, options)}) {
+    if (!status.ok()) return UsageError(Message(status));
+  }
   absl::StatusOr<std::unique_ptr<DagStore>> store = DagStore::Open(std::move(options));
   if (!store.ok()) {
     Fail(fmt::format("open repository {}", context.repo), store.status());
@@ -126,6 +213,8 @@ int WithStore(const Context& context, OpenMode mode, Options options,
     Fail(fmt::format("close repository {}", context.repo), closed);
     code = Worse(code, kExitFailed);
   }
+  span.End(code);
+  span.Report();
   return code;
 }
 

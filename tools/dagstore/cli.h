@@ -46,6 +46,10 @@ struct Context {
   std::string config = {};  // a file; empty: none
   bool json = false;
   bool quiet = false;
+  std::string name = {};           // of the command, for its span
+  std::string trace = {};          // file for spans; empty: as the environment says
+  std::string log = {};            // file for the log; empty: none
+  std::string log_level = "info";
   std::function<int()> command = {};
   mutable std::optional<MountSetup> mounts = {};  // see Mounts()
 };

@@ -30,6 +30,13 @@ int Main(int argc, char** argv) {
       ->type_name("FILE");
   app.add_flag("--json", context.json, "Data as JSON, one object a line");
   app.add_flag("--quiet", context.quiet, "No progress and no summaries on stderr");
+  app.add_option("--trace", context.trace,
+                 "Append the spans of the command to FILE, as OTLP in JSON (-: stderr)")
+      ->type_name("FILE");
+  app.add_option("--log", context.log, "Append what happens to FILE (-: stderr)")
+      ->type_name("FILE");
+  app.add_option("--log-level", context.log_level, "debug, info (default), warning, error")
+      ->type_name("LEVEL");
   app.require_subcommand(1);
   app.fallthrough();  // global options may stand behind the command too
   DefineAddCommand(app, context);
@@ -76,6 +83,7 @@ int Main(int argc, char** argv) {
     return UsageError(fmt::format("{} (see `{} --help`)", what, names));
   }
   SetUpProcess();
+  context.name = app.get_subcommands().front()->get_name();
   const int code = context.command();
   return Worse(code, FinishOutput());
 }

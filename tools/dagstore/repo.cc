@@ -132,6 +132,15 @@ int RunInfo(const Context& context, const std::string& key) {
   });
 }
 
+int RunMetrics(const Context& context) {
+  return WithStore(context, [&](DagStore& store) {
+    const absl::StatusOr<std::string> text = store.MetricsText();
+    if (!text.ok()) return Fail("stats", text.status());
+    Print(*text);
+    return int{kExitOk};
+  });
+}
+
 int RunStats(const Context& context) {
   return WithStore(context, [&](DagStore& store) {
     const absl::Status ready = store.AwaitLookups();
@@ -228,7 +237,14 @@ void DefineRepositoryCommands(CLI::App& app, Context& context) {
       [&context, key] { context.command = [&context, key] { return RunInfo(context, *key); }; });
 
   CLI::App* stats = app.add_subcommand("stats", "Totals of the repository");
-  stats->callback([&context] { context.command = [&context] { return RunStats(context); }; });
+  auto metrics = std::make_shared<bool>(false);
+  stats->add_flag("--metrics", *metrics,
+                  "What this process has counted since it opened the repository, for Prometheus");
+  stats->callback([&context, metrics] {
+    context.command = [&context, metrics] {
+      return *metrics ? RunMetrics(context) : RunStats(context);
+    };
+  });
 }
 
 }  // namespace dagstore::cli
