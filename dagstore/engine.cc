@@ -1296,7 +1296,8 @@ uint64_t Engine::ReferencesOut() const {
 
 bool Engine::Idle() const {
   return internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
-         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() && parked_.empty() && answers_out_.empty() && seams_.queues->Empty();
+         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() && parked_.empty() &&
+         answers_out_.empty() && seams_.queues->Empty();
 }
 
 bool Engine::Finished() const {
