@@ -75,11 +75,11 @@
   X(SweptInQuarantine, 91, 27, "store:", "the files of a shard in quarantine are swept") \
   X(NoCatchUp, 92, 30, "store:", "what the top-level index had in memory when the process died is not added again") \
   X(DestroyingForgotten, 93, 14, "crash:", "a restart does not go on with a destruction") \
-  X(LookupsReadyEarly, 94, 30, "store:", "lookups are said to be complete before they are") \
+  X(LookupsReadyEarly, 94, 30, "crash:", "lookups are said to be complete before they are") \
   X(AddressRedacted, 95, 36, "store:", "the address of a shard is stored in its printed form") \
   X(KeysCleaned, 96, 38, "store:", "keys are cleaned like paths") \
   X(OrphanCopiesKept, 97, 28, "crash:", "a collection leaves the copies that a killed process made") \
-  X(UncommittedSweep, 98, 0, "crash:", "what a sweep finds is not removed") \
+  X(UncommittedSweep, 98, 0, "store:", "what a sweep finds is not removed") \
   X(MarkerInPlace, 99, 35, "publish:", "a file is written under its final name") \
   X(IndexByName, 110, 29, "index store:", "an index is taken for the one of its record because it is there") \
   X(SweepTakesLiving, 111, 28, "index store:", "a sweep takes indexes that records own") \

@@ -1,5 +1,6 @@
 // What a shard leaves in the database when it goes or is replaced, and a source that is replaced under it: gaps that
 // mutants found, because no test noticed them.
+#include <algorithm>
 #include <filesystem>
 
 #include "tests/dagstore/store_testing.h"
@@ -64,6 +65,72 @@ TEST_CASE("store: what is acknowledged has been synced") {
   CHECK(registered > before);
   REQUIRE_STATUS_OK(store->DestroyShardSync("k"));
   CHECK(ValueOf(store->Stats()).syncs > registered);
+}
+
+TEST_CASE("store: what a collection has found once it does not find again") {
+  const TempDir dir;
+  const Options options = StoreOptions(dir.File("repo"));
+  REQUIRE_STATUS_OK(ValueOf(DagStore::Open(options))->Close());
+  {
+    const auto kv = ValueOf(OpenRocksKv(dir.File("repo/db"), RocksKvOptions()));
+    KvBatch orphan;
+    orphan.Put(KvTable::kIndexes, IndexKey(7), "an index that no record owns");
+    REQUIRE_STATUS_OK(kv->Commit(orphan, /*sync=*/true));
+  }
+  const auto store = ValueOf(DagStore::Open(options));
+  CHECK_EQ(ValueOf(store->Gc()).orphans_removed, 1);
+  CHECK_EQ(ValueOf(store->Gc()).orphans_removed, 0);
+}
+
+// Where `part` first stands in `whole`.
+size_t PlaceOf(Span part, Span whole) {
+  const auto at = std::search(whole.begin(), whole.end(), part.begin(), part.end());
+  REQUIRE(at != whole.end());
+  return static_cast<size_t>(at - whole.begin());
+}
+
+TEST_CASE("store: a section that has come to have another CID is refused even where nothing is hashed") {
+  const TempDir dir;
+  Bytes car = MakeCar(1, 8);
+  WriteBytes(dir.File("k.car"), car);
+  Options options = StoreOptions(dir.File("repo"));
+  options.verify_reads = VerifyReads::kNever;
+  const auto store = ValueOf(DagStore::Open(options));
+  REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));
+  const TestBlock block = MakeBlock(1, 3);
+  car[PlaceOf(block.cid.hash().digest, car)] ^= 1;
+  WriteBytes(dir.File("k.car"), car);
+  const Accessor accessor = ValueOf(store->AcquireShardSync("k"));
+  Block out;
+  CHECK_CODE(accessor.NewBlockstore()->Get(block.cid.view(), out), kDataLoss);
+}
+
+TEST_CASE("store: a block that stands twice is served while one of the two is sound") {
+  const TempDir dir;
+  const TestBlock block = MakeBlock(1, 0);
+  Bytes car;
+  CarWriter writer = ValueOf(CarWriter::Start(
+      [&car](Span bytes) {
+        AppendBytes(car, bytes);
+        return absl::OkStatus();
+      },
+      {block.cid}));
+  for (int i = 0; i < 2; ++i) REQUIRE_STATUS_OK(writer.Put(block.cid.view().bytes, block.data));
+  WriteBytes(dir.File("k.car"), car);
+  const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
+  REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));
+  const size_t first = PlaceOf(block.data, car);
+  const size_t second = first + 1 + PlaceOf(block.data, Span(car).subspan(first + 1));
+  for (const size_t damaged : {first, second}) {
+    CAPTURE(damaged);
+    Bytes changed = car;
+    changed[damaged] ^= 1;
+    WriteBytes(dir.File("k.car"), changed);
+    const Accessor accessor = ValueOf(store->AcquireShardSync("k"));
+    Block out;
+    REQUIRE_STATUS_OK(accessor.NewBlockstore()->Get(block.cid.view(), out));
+    CHECK(SameBytes(out.data(), block.data));
+  }
 }
 
 TEST_CASE("store: a source that changed is refused when it is opened, not read by the index of what it was") {
