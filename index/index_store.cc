@@ -242,12 +242,13 @@ class DiskIndexStore final : public IndexStore {
   }
 
   absl::StatusOr<IndexSweep> Sweep(absl::FunctionRef<bool(Ordinal)> is_live, KvBatch& batch) override {
-    Ordinal first_written;
-    {
-      const MutexLock lock(mutex_);
-      first_written = Mutant(kMutantSweepTakesNewest) ? std::numeric_limits<Ordinal>::max() : first_written_;
-    }
+    // Asked for each name, after the names were read: what a writer made before that had announced itself.
     const auto is_dead = [&](Ordinal ordinal) {
+      Ordinal first_written;
+      {
+        const MutexLock lock(mutex_);
+        first_written = Mutant(kMutantSweepTakesNewest) ? std::numeric_limits<Ordinal>::max() : first_written_;
+      }
       return ordinal < first_written && (!is_live(ordinal) || Mutant(kMutantSweepTakesLiving));
     };
 

@@ -120,9 +120,9 @@ class Scheduler final : public Fibers, public Clock {
   MonotonicNanos now_ = 1'000'000'000;
   int64_t wall_offset_ = 1'700'000'000'000'000'000;
   void* main_context_ = nullptr;
-  void* main_sanitizer_ = nullptr;
-  const void* main_stack_ = nullptr;
-  size_t main_stack_size_ = 0;
+  [[maybe_unused]] void* main_sanitizer_ = nullptr;
+  [[maybe_unused]] const void* main_stack_ = nullptr;
+  [[maybe_unused]] size_t main_stack_size_ = 0;
 };
 
 }  // namespace dagstore::sim
