@@ -209,6 +209,7 @@ class Transfer {
       RETURN_IF_ERROR(Drive([this] { return !buffer_.empty(); }));
     }
     const size_t n = std::min(size, buffer_.size() - taken_);
+    if (n == 0) return n;  // the end; an empty buffer has no address to copy from
     std::memcpy(out, buffer_.data() + taken_, n);
     taken_ += n;
     return n;

@@ -556,7 +556,7 @@ class Scan {
       // What is left of the last section goes in front of what comes next.
       const size_t want = WindowBytes(now);
       Reserve(before, std::max(now.rest().size(), want), 0);
-      std::memcpy(before.buffer.get(), now.rest().data(), now.rest().size());
+      if (!now.rest().empty()) std::memcpy(before.buffer.get(), now.rest().data(), now.rest().size());
       before.begin = now.position();
       before.size = now.rest().size();
       before.want = want;
