@@ -22,13 +22,18 @@ namespace dagstore {
 
 struct FileStat {
   uint64_t size = 0;
+  uint64_t allocated = 0;  // bytes on disk: less than `size` where a file has holes
   uint64_t device = 0;
   uint64_t inode = 0;
   int64_t mtime_ns = 0;
   bool is_regular = false;
   bool is_directory = false;
 
-  friend bool operator==(const FileStat&, const FileStat&) = default;
+  // Of the same bytes: how they lie on disk may still change.
+  friend bool operator==(const FileStat& a, const FileStat& b) {
+    return a.size == b.size && a.device == b.device && a.inode == b.inode && a.mtime_ns == b.mtime_ns &&
+           a.is_regular == b.is_regular && a.is_directory == b.is_directory;
+  }
 };
 
 // A file open for reading. Closing is the destructor's work.

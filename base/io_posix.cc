@@ -73,6 +73,7 @@ absl::StatusOr<Descriptor> OpenDescriptor(const std::string& path, int flags, st
 
 FileStat ToFileStat(const struct stat& from) {
   return {.size = static_cast<uint64_t>(from.st_size),
+          .allocated = static_cast<uint64_t>(from.st_blocks) * 512,
           .device = from.st_dev,
           .inode = from.st_ino,
           .mtime_ns = from.st_mtim.tv_sec * int64_t{1'000'000'000} + from.st_mtim.tv_nsec,

@@ -68,6 +68,11 @@ absl::Status RandomReader::Read(uint64_t offset, size_t size, uint8_t* out) cons
   return absl::OkStatus();
 }
 
+absl::Status RandomReader::Forget(ByteRange) const {
+  return FailedPrecondition("these bytes are not a copy of which parts can be fetched again");
+}
+absl::Status RandomReader::MakeWhole(const WorkContext&) const { return absl::OkStatus(); }
+
 std::unique_ptr<RandomReader> NewMemoryReader(Bytes bytes) { return std::make_unique<MemoryReader>(std::move(bytes)); }
 std::unique_ptr<RandomReader> NewMemoryReader(Span bytes) { return std::make_unique<MemoryReader>(bytes); }
 std::unique_ptr<RandomReader> NewRangeReader(const RandomReader& inner, uint64_t offset, uint64_t size) {

@@ -10,6 +10,8 @@
 
 namespace dagstore {
 
+struct WorkContext;
+
 struct ByteRange {
   uint64_t offset = 0;
   uint64_t size = 0;
@@ -33,6 +35,11 @@ class RandomReader {
   // The caller will read these soon, most wanted first: what lies behind a network may be fetched together and ahead.
   // A hint; costs nothing where reading is local.
   virtual void WillRead(std::span<const ByteRange> ranges) const { (void)ranges; }
+  // What is kept of these bytes in a local copy is wrong: they are fetched again when they are read.
+  // FailedPrecondition if there is no copy of which parts can be fetched again.
+  virtual absl::Status Forget(ByteRange range) const;
+  // Makes the local copy behind this reader whole, if there is one that is not. Worker thread.
+  virtual absl::Status MakeWhole(const WorkContext& work) const;
 };
 
 // Bytes that come once, in order. One thread.

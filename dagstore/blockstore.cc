@@ -1,8 +1,12 @@
 #include "dagstore/blockstore.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "base/hashing.h"
 #include "base/mutant.h"
 #include "dagstore/open_shard.h"
+#include "index/infer_index.h"
 #include "shard/car_reader.h"
 
 namespace dagstore {
@@ -21,10 +25,30 @@ absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const 
   CarOptions options = shard.car;
   options.zero_length_as_end = false;
   RETURN_IF_ERROR(ParseSection(Span(room, entry.size()), entry.size(), options, section));
-  if ((!(section.cid.hash == wanted) && !Mutant(kMutantSectionUnchecked)) || section.data_size != entry.data_size) {
+  // The sizes of an inferred index are upper bounds.
+  const bool fits = IsInferred(summary) ? section.size() <= entry.size() : section.data_size == entry.data_size;
+  if ((!(section.cid.hash == wanted) && !Mutant(kMutantSectionUnchecked)) || !fits) {
     return DataLoss("the section at offset {} is not the block the index names", entry.offset);
   }
-  block.SetData(entry.size() - entry.data_size, entry.data_size);
+  block.SetData(section.head_size, section.data_size);
+  return absl::OkStatus();
+}
+
+// What the section itself says, where the index has only an upper bound.
+absl::Status ReadDataSize(const OpenShard& shard, const IndexEntry& entry, uint64_t& size) {
+  const IndexSummary& summary = shard.index->summary();
+  if (entry.offset > summary.payload_size || entry.size() > summary.payload_size - entry.offset)
+    return DataLoss("index entry at offset {} of {} bytes lies outside the payload", entry.offset, entry.size());
+  uint8_t head[kSectionHeadBytesMax];
+  const size_t want = std::min<uint64_t>(sizeof(head), entry.size());
+  RETURN_IF_ERROR(shard.source->Read(summary.payload_offset + entry.offset, want, head));
+  CarSection section;
+  CarOptions options = shard.car;
+  options.zero_length_as_end = false;
+  RETURN_IF_ERROR(ParseSection(Span(head, want), entry.size(), options, section));
+  if (!(section.cid.hash == entry.hash))
+    return DataLoss("the section at offset {} is not the block the index names", entry.offset);
+  size = section.data_size;
   return absl::OkStatus();
 }
 
@@ -40,15 +64,31 @@ class ShardBlockstore final : public Blockstore {
   absl::StatusOr<uint64_t> GetSize(const CidView& cid) const override {
     if (cid.IsIdentity()) return cid.hash.digest.size();
     uint64_t size = 0;
+    absl::Status status;
     ASSIGN_OR_RETURN(const size_t found, shard_->index->Find(cid.hash, [&](const IndexEntry& entry) {
       size = entry.data_size;
+      if (IsInferred(shard_->index->summary())) status = ReadDataSize(*shard_, entry, size);
       return false;
     }));
+    RETURN_IF_ERROR(status);
     if (found == 0) return NotFound("shard \"{}\" has no block {}", shard_->key.Printable(), Cid(cid).ToText());
     return size;
   }
 
   absl::Status Get(const CidView& cid, Block& block) const override { return ReadShardBlock(*shard_, cid, block); }
+
+  void WillGet(std::span<const CidView> cids) const override {
+    std::vector<ByteRange> ranges;
+    for (const CidView& cid : cids) {
+      if (cid.IsIdentity()) continue;
+      const auto found = shard_->index->Find(cid.hash, [&](const IndexEntry& entry) {
+        ranges.push_back({shard_->index->summary().payload_offset + entry.offset, entry.size()});
+        return false;
+      });
+      if (!found.ok()) return;  // whoever gets the block is told
+    }
+    shard_->source->WillRead(ranges);
+  }
 
   absl::Status ForEachKey(absl::FunctionRef<bool(const MultihashView&)> visit) const override {
     return shard_->index->ForEach([&](const IndexEntry& entry) { return visit(entry.hash); });
@@ -73,10 +113,19 @@ absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& b
   absl::Status first_error = absl::OkStatus();
   bool served = false;
   const absl::StatusOr<size_t> found = shard.index->Find(cid.hash, [&](const IndexEntry& entry) {
-    absl::Status status = ReadSection(shard, entry, cid.hash, block);
     const bool verify = shard.verify && !Mutant(kMutantNoHashOnRead);
-    if (status.ok() && verify && VerifyBlock(cid.hash, block.data()) == HashCheck::kMismatch) {
-      status = DataLoss("the {} bytes at offset {} do not match their CID", entry.data_size, entry.offset);
+    const auto read = [&] {
+      absl::Status status = ReadSection(shard, entry, cid.hash, block);
+      if (status.ok() && verify && VerifyBlock(cid.hash, block.data()) == HashCheck::kMismatch) {
+        status = DataLoss("the {} bytes at offset {} do not match their CID", block.data().size(), entry.offset);
+      }
+      return status;
+    };
+    absl::Status status = read();
+    // A part of a local copy that has rotten is fetched again, once.
+    if (absl::IsDataLoss(status) &&
+        shard.source->Forget({shard.index->summary().payload_offset + entry.offset, entry.size()}).ok()) {
+      status = read();
     }
     served = status.ok();
     if (!served && first_error.ok()) first_error = status;

@@ -47,10 +47,13 @@ class Blockstore {
   virtual ~Blockstore() = default;
   // By the index alone; nothing is read. Identity CIDs: true.
   virtual absl::StatusOr<bool> Has(const CidView& cid) const = 0;
-  // Bytes, by the index alone. NotFound.
+  // Bytes, by the index alone, unless the index is an inferred one (index/infer_index.h): then the section's head is
+  // read. NotFound.
   virtual absl::StatusOr<uint64_t> GetSize(const CidView& cid) const = 0;
   // NotFound; DataLoss if the bytes there are not the block's; on an error `block` holds nothing of use.
   virtual absl::Status Get(const CidView& cid, Block& block) const = 0;
+  // These blocks will be got soon, in this order: what lies behind a network may be fetched together and ahead. A hint.
+  virtual void WillGet(std::span<const CidView> cids) const { (void)cids; }
   // The multihash of every block, identity CIDs and duplicates included; `visit` returns false to stop.
   virtual absl::Status ForEachKey(absl::FunctionRef<bool(const MultihashView&)> visit) const = 0;
 };

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "base/fibers.h"
@@ -21,6 +22,7 @@
 namespace dagstore {
 namespace {
 
+constexpr char kMetaPin[] = "pin/";                 // and the shard's key: its copy stays
 constexpr char kMetaShards[] = "shards";            // at the last close; a hint
 // Acquires are too short to look at the clock twice for each.
 constexpr Ticket kAcquiresPerMeasure = 64;
@@ -146,12 +148,33 @@ absl::Status DagStore::Core::Start() {
   seams.indexes = repository->indexes.get();
   seams.top = repository->top.get();
   seams.upgrader = repository->upgrader.get();
+  seams.copies = repository->copies.get();
   seams.fingerprint_secret = repository->fingerprint_secret;
   seams.spans = options.trace.sink.get();
   executor = std::make_unique<JobExecutor>(options, seams);
 
   queues = std::make_shared<TaskQueues>(options.requests_max);
   runner = std::make_unique<PooledJobRunner>(options, *executor, queues);
+  if (repository->upgrader != nullptr) {
+    repository->upgrader->SetBackground(
+        [runner = runner.get()](absl::AnyInvocable<void()> work) { runner->PostFetch(std::move(work)); });
+    repository->copies->SetEvictor([queues = queues, copies = std::weak_ptr<CopyCache>(repository->copies)](
+                                       std::vector<std::string> owners) {
+      Request evict(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+      evict.inspect = [copies, owners](Engine& e) {
+        e.AssertLoop();
+        const std::shared_ptr<CopyCache> cache = copies.lock();
+        for (const std::string& owner : owners) {
+          if (!e.Evict(ShardKey(owner)) && cache != nullptr) cache->EvictionRefused(owner);
+        }
+      };
+      if (queues->PushRequest(std::move(evict)).ok()) return;
+      const std::shared_ptr<CopyCache> cache = copies.lock();
+      for (const std::string& owner : owners) {
+        if (cache != nullptr) cache->EvictionRefused(owner);
+      }
+    });
+  }
   committer = std::make_unique<Committer>(*repository->kv, queues);
   const uint64_t seed = options.trace.seed != 0 ? options.trace.seed : repository->trace_seed;
   ids = std::make_unique<const SpanIds>(seed);
@@ -248,12 +271,24 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
       if (live.size() <= head->ordinal) live.resize(std::max<size_t>(head->ordinal + 1, live.size() * 2));
       live[head->ordinal] = true;
     }
+    if (head->has_copy && repository->copies != nullptr) {
+      const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(records->value()));
+      if (record.ok() && record->copy.has_value() && record->copy->owned)
+        repository->copies->Own(record->copy->name, std::string(key));
+    }
     if (head->state == ShardState::kErrored) {
       const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(records->value()));
       if (record.ok()) engine->RestoreError(key, DecodeError(*record), record->attempts);
     }
   }
   RETURN_IF_ERROR(records->status());
+
+  const std::unique_ptr<KvCursor> pins = kv.Scan(KvTable::kMeta, kMetaPin, kMetaPin);
+  for (; pins->Valid(); pins->Next()) {
+    if (repository->copies != nullptr)
+      repository->copies->Pin(std::string(pins->key().substr(std::strlen(kMetaPin))), true);
+  }
+  RETURN_IF_ERROR(pins->status());
 
   const std::unique_ptr<KvCursor> destroying = kv.Scan(KvTable::kDestroying);
   for (; destroying->Valid(); destroying->Next()) {
@@ -335,6 +370,7 @@ absl::Status DagStore::Core::Stop() {
   closed = true;
   if (loop == nullptr) return absl::OkStatus();
 
+  if (repository->upgrader != nullptr) repository->upgrader->BeginClose();
   catch_up_cancel.Cancel();
   if (catch_up.joinable()) catch_up.Join();
   if (!lookups_ready.HasBeenNotified()) lookups_ready.Notify();
@@ -348,6 +384,7 @@ absl::Status DagStore::Core::Stop() {
   queues->CloseDoor(std::move(close));
   loop->Join();
   committer.reset();
+  if (repository->upgrader != nullptr) repository->upgrader->SetBackground(nullptr);
   runner.reset();  // closes files that were dropped last
 
   absl::Status status = repository->top->Flush();
@@ -474,6 +511,14 @@ absl::StatusOr<Ticket> DagStore::RegisterShard(ShardKey key, std::unique_ptr<Mou
     }
     record->copy = TransientRecord{options.existing_transient, 0, /*owned=*/false};
   }
+  if (options.also.size() >= kLocationsMax)
+    return InvalidArgument("{} further locations, at most {} are kept", options.also.size(), kLocationsMax - 1);
+  for (const std::string& text : options.also) {
+    ASSIGN_OR_RETURN(const Url other, Url::Parse(text));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Mount> made, core_->options.mounts->Make(other));
+    ASSIGN_OR_RETURN(const Url kept, core_->options.mounts->Represent(*made));
+    record->also.push_back(kept.Encoded());
+  }
   return core_->Submit(ShardOp::kRegister, std::move(key), out, options, std::move(record));
 }
 
@@ -521,9 +566,13 @@ absl::StatusOr<StopOutcome> DagStore::StopSync(Ticket ticket) {
 
 namespace {
 
+// A caller who has been stopped already asks for nothing.
+absl::Status CheckStop(const std::stop_token& stop) {
+  return stop.stop_requested() ? Cancelled("stopped by its caller") : absl::OkStatus();
+}
+
 // The result of `ticket`, which is stopped if the caller's token fires first. The stop is a message; nothing of ours
-// runs
-// on the thread that fires the token.
+// runs on the thread that fires the token.
 ShardResult Await(DagStore& store, const Channel<ShardResult>& out, Ticket ticket, const std::stop_token& stop,
                   bool spin = true) {
   if (!stop.stop_possible()) return out.Receive(spin);
@@ -535,6 +584,7 @@ ShardResult Await(DagStore& store, const Channel<ShardResult>& out, Ticket ticke
 
 absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options,
                                          const std::stop_token& stop) {
+  RETURN_IF_ERROR(CheckStop(stop));
   const Channel<ShardResult> out(1);
   ASSIGN_OR_RETURN(const Ticket ticket, RegisterShard(std::move(key), std::move(mount), out, options));
   return Await(*this, out, ticket, stop).status;
@@ -542,6 +592,7 @@ absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mo
 
 absl::StatusOr<Accessor> DagStore::AcquireShardSync(const ShardKey& key, const AcquireOptions& options,
                                                     const std::stop_token& stop) {
+  RETURN_IF_ERROR(CheckStop(stop));
   if (core_->MayPassGates(options)) {
     if (Accessor entered = core_->Enter(core_->leases.Find(key.bytes()), options); !entered.empty()) return entered;
   }
@@ -583,12 +634,14 @@ absl::StatusOr<ShardRef> DagStore::Resolve(const ShardKey& key) {
 }
 
 absl::Status DagStore::DestroyShardSync(ShardKey key, const DestroyOptions& options, const std::stop_token& stop) {
+  RETURN_IF_ERROR(CheckStop(stop));
   const Channel<ShardResult> out(1);
   ASSIGN_OR_RETURN(const Ticket ticket, DestroyShard(std::move(key), out, options));
   return Await(*this, out, ticket, stop).status;
 }
 
 absl::Status DagStore::RecoverShardSync(ShardKey key, const RecoverOptions& options, const std::stop_token& stop) {
+  RETURN_IF_ERROR(CheckStop(stop));
   const Channel<ShardResult> out(1);
   ASSIGN_OR_RETURN(const Ticket ticket, RecoverShard(std::move(key), out, options));
   return Await(*this, out, ticket, stop).status;
@@ -608,7 +661,8 @@ absl::StatusOr<T> DagStore::Core::Inspect(absl::AnyInvocable<T(Engine&)> look) c
 
 namespace {
 
-ShardInfo MakeInfo(std::string_view key, const ShardSnapshot& snapshot, const ShardRecord* record) {
+ShardInfo MakeInfo(std::string_view key, const ShardSnapshot& snapshot, const ShardRecord* record,
+                   const CopyCache* copies) {
   ShardInfo info;
   info.key = ShardKey(key);
   info.state = snapshot.state;
@@ -625,6 +679,12 @@ ShardInfo MakeInfo(std::string_view key, const ShardSnapshot& snapshot, const Sh
   info.source_bytes = record->source_size;
   info.index_bytes = record->index_bytes;
   info.copy_bytes = record->copy.has_value() ? record->copy->size : 0;
+  if (copies != nullptr && record->copy.has_value() && record->copy->owned) {
+    info.copy_bytes = std::min(copies->BytesOf(record->copy->name), record->copy->size);
+    info.copy_partial = info.copy_bytes < record->copy->size;
+  }
+  info.pinned = copies != nullptr && copies->Pinned(std::string(key));
+  info.inferred_index = record->inferred_index;
   info.registered = absl::FromUnixMillis(record->registered_unix_ms);
   info.indexed = absl::FromUnixMillis(record->indexed_unix_ms);
   return info;
@@ -641,7 +701,23 @@ absl::StatusOr<ShardInfo> DagStore::GetShardInfo(const ShardKey& key, const Requ
                    }));
   if (!snapshot.has_value()) return NotFound("no shard \"{}\"", key.Printable());
   const absl::StatusOr<ShardRecord> record = core_->lookup.ReadRecord(key);
-  return MakeInfo(key.bytes(), *snapshot, record.ok() ? &*record : nullptr);
+  ShardInfo info =
+      MakeInfo(key.bytes(), *snapshot, record.ok() ? &*record : nullptr, core_->repository->copies.get());
+  if (!record.ok()) return info;
+  for (size_t i = 0; i <= record->also.size(); ++i) {
+    const absl::StatusOr<Url> url = Url::Parse(i == 0 ? record->url : record->also[i - 1]);
+    if (!url.ok()) continue;
+    LocationInfo location;
+    location.url = url->Redacted();
+    if (core_->repository->upgrader != nullptr) {
+      const SourceFailure failure = core_->repository->upgrader->sources().FailureOf(*url);
+      location.failures = failure.failures;
+      location.last_error = failure.last_error;
+      location.next_try = failure.next_try;
+    }
+    info.locations.push_back(std::move(location));
+  }
+  return info;
 }
 
 absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options) const {
@@ -677,7 +753,8 @@ absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options)
         break;
       }
       page.shards.push_back(
-          MakeInfo(chunk[i].key, *snapshots[i], chunk[i].record.has_value() ? &*chunk[i].record : nullptr));
+          MakeInfo(chunk[i].key, *snapshots[i], chunk[i].record.has_value() ? &*chunk[i].record : nullptr,
+                   core_->repository->copies.get()));
     }
   }
   RETURN_IF_ERROR(cursor->status());
@@ -791,6 +868,11 @@ absl::StatusOr<StoreStats> DagStore::Stats() const {
   stats.failures = core_->failures.published();
   stats.quarantined = core_->quarantined.load(std::memory_order_relaxed);
   stats.lookups_ready = core_->lookups_ready.HasBeenNotified();
+  if (core_->repository->upgrader != nullptr) {
+    stats.copies = core_->repository->copies->Stats();
+    stats.sources = core_->repository->upgrader->sources().Stats();
+    stats.upgrader = core_->repository->upgrader->Stats();
+  }
   return stats;
 }
 
@@ -893,8 +975,12 @@ absl::StatusOr<GcResult> DagStore::Core::Gc(const GcOptions& gc, const SpanConte
   for (const ShardKey& key : keys) {
     const absl::StatusOr<ShardRecord> record = lookup.ReadRecord(key);
     if (!record.ok() || !record->copy.has_value() || !record->copy->owned) continue;
-    copies.emplace_back(key, record->copy->size);
-    copy_bytes += record->copy->size;
+    const uint64_t bytes =
+        repository->copies != nullptr ? repository->copies->BytesOf(record->copy->name)
+                                             : record->copy->size;
+    copy_bytes += bytes;
+    if (repository->copies != nullptr && repository->copies->Pinned(key.bytes())) continue;
+    copies.emplace_back(key, bytes);
   }
   const Channel<ShardResult> out(1);
   for (const auto& [key, bytes] : copies) {
@@ -926,6 +1012,11 @@ absl::StatusOr<GcResult> DagStore::Core::Gc(const GcOptions& gc, const SpanConte
   }
   RETURN_IF_ERROR(lookup.indexes->EmptyTrash().status());
   return result;
+}
+
+absl::Status DagStore::FetchWhole(const ShardKey& key, const WorkContext& work) {
+  ASSIGN_OR_RETURN(const Accessor accessor, AcquireShardSync(key));
+  return accessor.source().MakeWhole(work);
 }
 
 std::vector<FailureEvent> DagStore::FailureLog(size_t events_max) const { return core_->failures.Last(events_max); }
@@ -982,6 +1073,27 @@ absl::Status DagStore::DropManifest(const ShardKey& key, const std::string& rule
   KvBatch batch;
   RETURN_IF_ERROR(ReadManifests().Drop(batch, {key.bytes(), rule, version}));
   return StoreBeside(core_->queues, key, std::move(batch), TaskMeta(parent, options.deadline, 0));
+}
+
+// ---- Pins ----
+
+// Beside the record and not in it: a job that read the record before the pin came writes it back after it.
+absl::Status DagStore::Pin(const ShardKey& key) {
+  RETURN_IF_ERROR(key.Check());
+  KvBatch batch;
+  batch.Put(KvTable::kMeta, kMetaPin + key.bytes(), {});
+  RETURN_IF_ERROR(StoreBeside(core_->queues, key, std::move(batch), TaskMeta(SpanContext(), Deadline::Infinite(), 0)));
+  if (core_->repository->copies != nullptr) core_->repository->copies->Pin(key.bytes(), true);
+  return absl::OkStatus();
+}
+
+absl::Status DagStore::Unpin(const ShardKey& key) {
+  RETURN_IF_ERROR(key.Check());
+  KvBatch batch;
+  batch.Delete(KvTable::kMeta, kMetaPin + key.bytes());
+  RETURN_IF_ERROR(StoreBeside(core_->queues, key, std::move(batch), TaskMeta(SpanContext(), Deadline::Infinite(), 0)));
+  if (core_->repository->copies != nullptr) core_->repository->copies->Pin(key.bytes(), false);
+  return absl::OkStatus();
 }
 
 Manifests DagStore::ReadManifests() const { return Manifests(*core_->lookup.kv); }

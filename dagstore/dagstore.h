@@ -21,6 +21,7 @@
 #include "dagstore/result.h"
 #include "index/index_store.h"
 #include "index/manifests.h"
+#include "mount/upgrader.h"
 
 namespace dagstore {
 
@@ -38,6 +39,9 @@ struct RegisterOptions : RequestOptions {
   bool verify = true;   // hash every block while indexing
   // A copy of the bytes that is there already. It is read, never written, moved or deleted. Absolute path.
   std::string existing_transient = {};
+  // Further places of the same bytes, by preference; asked when those before them fail. InvalidArgument for a URL that
+  // no mount knows, or more than kLocationsMax - 1.
+  std::vector<std::string> also = {};
 };
 struct AcquireOptions : RequestOptions {};
 struct DestroyOptions : RequestOptions {};
@@ -80,6 +84,9 @@ struct StoreStats {
   uint64_t failures = 0;
   uint64_t quarantined = 0;
   bool lookups_ready = true;
+  CopyCacheStats copies = {};
+  SourceStats sources = {};
+  UpgraderStats upgrader = {};
 };
 
 struct GcOptions : RequestOptions {
@@ -148,6 +155,12 @@ class DagStore {
   absl::StatusOr<std::vector<ShardKey>> ShardsWithRoot(const Cid& root, size_t shards_max = 1000,
                                                        const RequestOptions& options = {}) const;
   absl::StatusOr<std::shared_ptr<const ShardIndex>> GetIterableIndex(const ShardKey& key) const;
+
+  // The local copy of a pinned shard is never given up to make room. Durable when it returns. NotFound.
+  absl::Status Pin(const ShardKey& key);
+  absl::Status Unpin(const ShardKey& key);
+  // Fetches what is missing of the local copy of a remote shard. ResourceExhausted if there is no room for it. Blocks.
+  absl::Status FetchWhole(const ShardKey& key, const WorkContext& work = {});
 
   absl::StatusOr<GcResult> Gc(const GcOptions& options = {});
   absl::StatusOr<StoreStats> Stats() const;

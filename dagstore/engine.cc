@@ -1624,4 +1624,21 @@ std::vector<ShardKey> Engine::Collectable(size_t keys_max) const {
   return keys;
 }
 
+bool Engine::Evict(const ShardKey& key) {
+  const uint32_t index = shards_.Find(key.bytes());
+  if (index == kNoSlot || !store_error_.ok()) return false;
+  const Slot& slot = shards_[index];
+  const ActiveShard* active = ActiveOf(slot);
+  if (!slot.has_copy || slot.references != 0 || ReadersInside(slot) != 0 || slot.state != ShardState::kAvailable ||
+      (active != nullptr && (active->jobs_running != 0 || !active->waiters.empty()))) {
+    return false;
+  }
+  const TaskMeta meta = OwnMeta();
+  Cause cause(meta);
+  Step(index, ShardOp::kCollect, cause);
+  // A reader may have slipped in, and then nothing began.
+  const ActiveShard* now = ActiveOf(shards_[index]);
+  return now != nullptr && now->jobs_running != 0;
+}
+
 }  // namespace dagstore

@@ -171,6 +171,8 @@ class Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Keys of shards with a local copy that is not in use, at most `keys_max`.
   std::vector<ShardKey> Collectable(size_t keys_max) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Begins to remove the local copy of a shard. False if it has none, or is in use.
+  bool Evict(const ShardKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   size_t shards() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_) { return shards_.size(); }
   Ordinal next_ordinal() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_) { return next_ordinal_; }
 

@@ -9,6 +9,7 @@
 
 #include "base/mutant.h"
 #include "base/mutex.h"
+#include "index/infer_index.h"
 
 namespace dagstore {
 namespace {
@@ -135,7 +136,8 @@ absl::StatusOr<std::vector<ShardCandidate>> IndexedBlockstore::Candidates(const 
   return candidates;
 }
 
-absl::StatusOr<std::optional<IndexEntry>> IndexedBlockstore::FindEntry(const CidView& cid) const {
+absl::StatusOr<std::optional<IndexEntry>> IndexedBlockstore::FindEntry(const CidView& cid,
+                                                                          bool* inferred) const {
   ASSIGN_OR_RETURN(const std::vector<ShardCandidate> candidates, Candidates(cid));
   const DagStore::Lookup& lookup = store_.lookup();
   absl::Status error = absl::OkStatus();
@@ -149,6 +151,7 @@ absl::StatusOr<std::optional<IndexEntry>> IndexedBlockstore::FindEntry(const Cid
         ASSIGN_OR_RETURN(const ShardRecord record, lookup.ReadRecord(candidate.key));
         ASSIGN_OR_RETURN(index, lookup.OpenIndex(record));
       }
+      if (inferred != nullptr) *inferred = IsInferred(index->summary());
       std::optional<IndexEntry> first;
       RETURN_IF_ERROR(index->Find(cid.hash, [&](const IndexEntry& e) {
                         first = e;
@@ -175,9 +178,13 @@ absl::StatusOr<bool> IndexedBlockstore::Has(const CidView& cid) const {
 
 absl::StatusOr<uint64_t> IndexedBlockstore::GetSize(const CidView& cid) const {
   if (cid.IsIdentity()) return cid.hash.digest.size();
-  ASSIGN_OR_RETURN(const std::optional<IndexEntry> entry, FindEntry(cid));
+  bool inferred = false;
+  ASSIGN_OR_RETURN(const std::optional<IndexEntry> entry, FindEntry(cid, &inferred));
   if (!entry.has_value()) return NotFound("no shard has block {}", CidText(cid));
-  return entry->data_size;
+  if (!inferred) return entry->data_size;
+  Block block;  // the index has only an upper bound
+  RETURN_IF_ERROR(Get(cid, block));
+  return block.data().size();
 }
 
 absl::Status IndexedBlockstore::Get(const CidView& cid, Block& block) const {

@@ -63,7 +63,7 @@ class IndexedBlockstore final : public Blockstore {
  private:
   class Cache;
   absl::StatusOr<std::vector<ShardCandidate>> Candidates(const CidView& cid) const;
-  absl::StatusOr<std::optional<IndexEntry>> FindEntry(const CidView& cid) const;
+  absl::StatusOr<std::optional<IndexEntry>> FindEntry(const CidView& cid, bool* inferred = nullptr) const;
 
   DagStore& store_;
   const IndexedBlockstoreOptions options_;

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "base/mutant.h"
+#include "index/infer_index.h"
 #include "index/manifests.h"
 #include "index/roots.h"
 
@@ -96,27 +97,45 @@ absl::StatusOr<ShardRecord> JobExecutor::ReadRecord(const ShardKey& key) const {
 }
 
 // Opens the bytes of a shard. `expect_same`: what was indexed must still be there; otherwise whatever the source has
-// now is taken. The record's copy is brought up to date.
+// now is taken. The record's copy is brought up to date. `without`: locations that are not to be asked.
 absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecord& record, uint64_t generation,
-                                                 bool expect_same, const WorkContext& work, MountStat& stat) const {
-  ASSIGN_OR_RETURN(const Url url, Url::Parse(record.url));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Mount> mount, options_.mounts->Make(url));
-  const absl::StatusOr<MountStat> asked = mount->Stat(*seams_.io, work);
-  RETURN_IF_ERROR(work.Check());
-  // A source that cannot be asked now is what local copies are for.
-  if (!asked.ok() && (!record.copy.has_value() || seams_.upgrader == nullptr)) return asked.status();
-  if (asked.ok()) {
-    stat = *asked;
+                                                 bool expect_same, const WorkContext& work, MountStat& stat,
+                                                 const std::vector<size_t>& without) const {
+  std::vector<std::shared_ptr<const Mount>> locations;
+  std::vector<size_t> places;  // of each in the record
+  for (size_t i = 0; i <= record.also.size(); ++i) {
+    if (std::find(without.begin(), without.end(), i) != without.end()) continue;
+    ASSIGN_OR_RETURN(const Url url, Url::Parse(i == 0 ? record.url : record.also[i - 1]));
+    ASSIGN_OR_RETURN(std::shared_ptr<const Mount> mount, options_.mounts->Make(url));
+    locations.push_back(std::move(mount));
+    places.push_back(i);
+  }
+  if (locations.empty()) return Unavailable("no location of shard \"{}\" is left to ask", key.Printable());
+  const Mount& mount = *locations.front();
+  const Url url = mount.url();
+  const MountTraits traits = mount.traits();
+  const bool has_copy = record.copy.has_value() && seams_.upgrader != nullptr;
+  // A remote source is asked by its first request, which names the version it wants. Only whether an old copy is still
+  // what the source has must be asked first.
+  if (traits.local || seams_.upgrader == nullptr || (!expect_same && has_copy)) {
+    const absl::StatusOr<MountStat> asked = mount.Stat(*seams_.io, work);
+    RETURN_IF_ERROR(work.Check());
+    // A source that cannot be asked now is what local copies and other locations are for.
+    if (!asked.ok() && !has_copy && locations.size() == 1) return asked.status();
+    if (asked.ok()) {
+      stat = *asked;
+    } else {
+      stat.validator = record.validator;
+    }
   } else {
     stat.validator = record.validator;
   }
-  const MountTraits traits = mount->traits();
   Upgraded upgraded;
   if (seams_.upgrader == nullptr) {
     if (!traits.random)
       return FailedPrecondition("a store in memory keeps no copies, and {} has no random access", url.Redacted());
     if (!stat.exists) return NotFound("{} does not exist", url.Redacted());
-    ASSIGN_OR_RETURN(upgraded.reader, mount->OpenRandom(*seams_.io, work));
+    ASSIGN_OR_RETURN(upgraded.reader, mount.OpenRandom(*seams_.io, work));
     upgraded.passthrough = true;
     if (expect_same && upgraded.reader->Size() != record.source_size) {
       return FailedPrecondition("{} has {} bytes, {} when it was indexed", url.Redacted(), upgraded.reader->Size(),
@@ -127,6 +146,7 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
   TransientSpec spec;
   spec.name_stem = key.FileStem();
   spec.generation = generation;
+  spec.for_job = !expect_same;
   // Whoever takes what is there now does not want a copy of ours of what was there before.
   const bool outdated = stat.exists && stat.validator != record.validator;
   if (record.copy.has_value() &&
@@ -135,15 +155,65 @@ absl::StatusOr<Upgraded> JobExecutor::OpenSource(const ShardKey& key, ShardRecor
   }
   if (expect_same && !Mutant(kMutantSourceMayChange)) {
     spec.expected_size = record.source_size;
+    spec.serves_ranges = record.inferred_index;
+    const auto indexed = std::find(places.begin(), places.end(), record.indexed_location);
+    spec.expected_location = static_cast<size_t>(indexed - places.begin());
     // A local file that was moved or restored keeps its bytes but not its inode and times: it is then checked block by
     // block. A remote validator names the bytes.
-    if (!traits.local) spec.expected_validator = record.validator;
+    if (indexed != places.end() && !locations[spec.expected_location]->traits().local)
+      spec.expected_validator = record.validator;
   }
-  ASSIGN_OR_RETURN(upgraded, seams_.upgrader->Upgrade(*mount, spec, *seams_.io, work));
+  ASSIGN_OR_RETURN(upgraded, seams_.upgrader->Upgrade(locations, spec, *seams_.io, work));
   if (upgraded.local.has_value()) {
     record.copy = TransientRecord{upgraded.local->path, upgraded.local->size, upgraded.local->owned};
+    if (seams_.copies != nullptr && upgraded.local->owned) seams_.copies->Own(upgraded.local->path, key.bytes());
   }
+  if (upgraded.stat.exists) {
+    stat = upgraded.stat;
+  } else if (upgraded.passthrough && upgraded.location != 0) {
+    ASSIGN_OR_RETURN(stat, locations[upgraded.location]->Stat(*seams_.io, work));
+  }
+  upgraded.location = places[upgraded.location];
   return upgraded;
+}
+
+absl::StatusOr<StoredIndex> JobExecutor::Index(const JobSpec& job, const ShardRecord& record, const Upgraded& source,
+                                               const WorkContext& work, bool* inferred) const {
+  IndexBuildOptions build;
+  build.car = options_.car;
+  build.verify = record.verify && !Mutant(kMutantIndexedUnverified);
+  build.memory_bytes_max = options_.index_memory_bytes_max;
+  *inferred = false;
+  if (source.partial != nullptr && !options_.indexer && options_.embedded_index_bytes_max != 0) {
+    InferOptions infer;
+    infer.bytes_max = options_.embedded_index_bytes_max;
+    infer.samples = options_.embedded_index_samples;
+    infer.seed = seams_.fingerprint_secret;
+    absl::StatusOr<StoredIndex> stored = seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) {
+      return InferIndex(*source.reader, build, output, work, infer);
+    });
+    *inferred = stored.ok();
+    if (stored.ok()) return stored;
+    // It has none, or not one to be believed: then every byte is read. What the source did is no such reason.
+    const auto code = stored.status().code();
+    if (code != absl::StatusCode::kNotFound && code != absl::StatusCode::kDataLoss &&
+        code != absl::StatusCode::kUnimplemented && code != absl::StatusCode::kOutOfRange) {
+      return stored;
+    }
+  }
+  const ByteRange all{0, source.reader->Size()};
+  source.reader->WillRead({&all, 1});
+  return seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
+    if (!options_.indexer) return BuildIndex(*source.reader, build, output, work);
+    if (Mutant(kMutantIndexerThrows)) return options_.indexer(*source.reader, build, output, work);
+    try {
+      return options_.indexer(*source.reader, build, output, work);
+    } catch (const std::exception& error) {
+      return Internal("the shard indexer threw: {}", error.what());
+    } catch (...) {
+      return Internal("the shard indexer threw");
+    }
+  });
 }
 
 absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
@@ -157,44 +227,55 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   }
   result.record = record;
   MountStat stat;
-  WorkSpan fetching("shard.fetch", 0, job, seams_.spans, *seams_.clock);
-  absl::StatusOr<Upgraded> fetched = OpenSource(job.key, record, job.ordinal, /*expect_same=*/false, work, stat);
-  if (SpanRecord* span = fetching.record(); span != nullptr && fetched.ok()) {
-    span->AddText("dagstore.source", SourceOf(*fetched));
-    span->Add("dagstore.bytes", static_cast<int64_t>(fetched->reader->Size()));
-  }
-  fetching.End(fetched.status());
-  RETURN_IF_ERROR(fetched.status());
-  const Upgraded source = *std::move(fetched);
-
-  IndexBuildOptions build;
-  build.car = options_.car;
-  build.verify = record.verify && !Mutant(kMutantIndexedUnverified);
-  build.memory_bytes_max = options_.index_memory_bytes_max;
-  WorkSpan indexing("shard.index", 1, job, seams_.spans, *seams_.clock);
-  absl::StatusOr<StoredIndex> stored =
-      seams_.indexes->Write(job.ordinal, [&](const IndexOutput& output) -> absl::StatusOr<BuiltIndex> {
-        if (!options_.indexer) return BuildIndex(*source.reader, build, output, work);
-        if (Mutant(kMutantIndexerThrows)) return options_.indexer(*source.reader, build, output, work);
-        try {
-          return options_.indexer(*source.reader, build, output, work);
-        } catch (const std::exception& error) {
-          return Internal("the shard indexer threw: {}", error.what());
-        } catch (...) {
-          return Internal("the shard indexer threw");
-        }
-      });
-  if (SpanRecord* span = indexing.record(); span != nullptr && stored.ok()) {
-    span->Add("dagstore.blocks", static_cast<int64_t>(stored->index->summary().entries));
-  }
-  indexing.End(stored.status());
-  if (!stored.ok()) {
-    if (source.local.has_value() && source.local->owned && !Mutant(kMutantUselessCopyKept) &&
-        !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
+  Upgraded source;
+  absl::StatusOr<StoredIndex> stored = Unavailable("not tried");
+  bool inferred = false;
+  // One location after the other, until one has bytes that can be indexed.
+  std::vector<size_t> failed;
+  absl::Status first_error;
+  for (;;) {
+    record = *result.record;
+    stat = MountStat();
+    const auto nth = static_cast<uint32_t>(2 * failed.size());
+    WorkSpan fetching("shard.fetch", nth, job, seams_.spans, *seams_.clock);
+    absl::StatusOr<Upgraded> opened =
+        OpenSource(job.key, record, job.ordinal, /*expect_same=*/false, work, stat, failed);
+    if (SpanRecord* span = fetching.record(); span != nullptr && opened.ok()) {
+      span->AddText("dagstore.source", SourceOf(*opened));
+      span->Add("dagstore.bytes", static_cast<int64_t>(opened->reader->Size()));
+    }
+    fetching.End(opened.status());
+    if (!opened.ok()) return first_error.ok() ? opened.status() : first_error;
+    source = *std::move(opened);
+    WorkSpan indexing("shard.index", nth + 1, job, seams_.spans, *seams_.clock);
+    stored = Index(job, record, source, work, &inferred);
+    if (SpanRecord* span = indexing.record(); span != nullptr && stored.ok()) {
+      span->Add("dagstore.blocks", static_cast<int64_t>(stored->index->summary().entries));
+    }
+    indexing.End(stored.status());
+    if (stored.ok()) break;
+    const absl::Status cause = stored.status();
+    const std::shared_ptr<PartialCopy> partial = source.partial;
+    source.reader.reset();
+    // Another attempt goes on where this one was interrupted; what was found wrong is of no use.
+    const bool goes_on = absl::IsUnavailable(cause) || absl::IsCancelled(cause) || absl::IsDeadlineExceeded(cause);
+    if (partial != nullptr && goes_on) {
+      seams_.upgrader->KeepForLater(*partial);
+    } else if (source.local.has_value() && source.local->owned && !Mutant(kMutantUselessCopyKept) &&
+               !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
       (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the copy is of no use; the cause is what matters
     }
-    return stored.status();
+    if (first_error.ok()) first_error = cause;
+    const bool of_the_source = absl::IsUnavailable(cause) || absl::IsDataLoss(cause) || absl::IsNotFound(cause) ||
+                               absl::IsFailedPrecondition(cause);
+    if (!of_the_source || !work.Check().ok() || failed.size() == record.also.size()) return first_error;
+    failed.push_back(source.location);
   }
+  if (source.partial != nullptr && !inferred) {
+    // All of it has come by; what is not kept for want of room is fetched again when it is read.
+    source.reader->MakeWhole(work).IgnoreError();
+  }
+  source.reader.reset();
   RETURN_IF_ERROR(AddToTopIndex(job.ordinal, *stored->index, job.cancel.get()));
 
   const IndexSummary& summary = stored->index->summary();
@@ -219,6 +300,8 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   record.source_size = summary.source_size;
   record.indexed_unix_ms = absl::ToUnixMillis(seams_.clock->WallNow());
   record.validator = stat.validator;
+  record.indexed_location = static_cast<uint32_t>(source.location);
+  record.inferred_index = inferred;
   record.error_code = 0;
   record.error.clear();
   result.record = std::move(record);
@@ -273,7 +356,13 @@ absl::Status JobExecutor::Open(const JobSpec& job, JobResult& result) {
   fetching.End(fetched.status());
   RETURN_IF_ERROR(fetched.status());
   Upgraded source = *std::move(fetched);
-  const bool unchanged = record.verified && stat.validator == record.validator && !stat.validator.empty();
+  if (record.inferred_index && source.local.has_value() && source.partial == nullptr) {
+    // All bytes are here now: the index that came with them is replaced by one of our own.
+    result.index_damaged = true;
+    return DataLoss("the index the CAR carries gives way to one that is built from the whole copy");
+  }
+  const bool unchanged = record.verified && source.partial == nullptr && stat.validator == record.validator &&
+                         !stat.validator.empty();
 
   auto open = std::make_shared<OpenShard>();
   open->key = job.key;
@@ -298,8 +387,11 @@ absl::Status JobExecutor::Collect(const JobSpec& job, JobResult& result) {
   if (!record.copy.has_value() || seams_.upgrader == nullptr)
     return NotFound("shard \"{}\" has no local copy", job.key.Printable());
   // The file first: a record that names a copy which is gone is healed by the next open, a file nobody names is not.
-  if (!Mutant(kMutantCollectedByRecordOnly))
-    RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator)));
+  const absl::Status removed = Mutant(kMutantCollectedByRecordOnly)
+                                   ? absl::OkStatus()
+                                   : seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator));
+  if (!removed.ok()) seams_.copies->EvictionRefused(job.key.bytes());
+  RETURN_IF_ERROR(removed);
   record.copy.reset();
   result.record = std::move(record);
   return absl::OkStatus();
@@ -323,6 +415,9 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
   if (record->ordinal != 0 && seams_.upgrader != nullptr) {  // one that was made while the destroy came
     RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, CopyOf(job.key, record->ordinal)));
   }
+  // Whoever registers the key again starts without its pin.
+  result.batch.Delete(KvTable::kMeta, "pin/" + job.key.bytes());
+  if (seams_.copies != nullptr) seams_.copies->Pin(job.key.bytes(), false);
   if (Mutant(kMutantManifestsKept)) return absl::OkStatus();
   return Manifests(*seams_.kv).DropShard(result.batch, job.key.bytes());
 }
@@ -338,13 +433,14 @@ absl::Status JobExecutor::Discard(const JobSpec& job) {
   if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();
   if (record.ok() && record->copy.has_value() && record->copy->name == copy.path)
     return absl::OkStatus();  // in use still
-  return seams_.upgrader->Delete(*seams_.io, copy);
+  return seams_.upgrader->Discard(*seams_.io, copy);
 }
 
 PooledJobRunner::PooledJobRunner(const Options& options, JobExecutor& executor, std::shared_ptr<TaskQueues> queues)
     : executor_(executor),
       queues_(std::move(queues)),
       trash_("dagstore-trash", 1),
+      fetch_("dagstore-fetch", std::max(1, options.fetch_threads)),
       index_("dagstore-index", IndexThreads(options)),
       open_("dagstore-open", std::max(1, options.open_threads)),
       remove_("dagstore-remove", 1) {}

@@ -29,6 +29,7 @@ class JobExecutor {
     IndexStore* indexes = nullptr;
     TopIndex* top = nullptr;
     Upgrader* upgrader = nullptr;  // null: memory only, sources without random access are refused
+    CopyCache* copies = nullptr;   // null with it
     SipKey fingerprint_secret = {};
     SpanSink* spans = nullptr;  // null: nothing is traced
   };
@@ -54,7 +55,11 @@ class JobExecutor {
   absl::Status Discard(const JobSpec& job);
 
   absl::StatusOr<Upgraded> OpenSource(const ShardKey& key, ShardRecord& record, uint64_t generation, bool expect_same,
-                                      const WorkContext& work, MountStat& stat) const;
+                                      const WorkContext& work, MountStat& stat,
+                                      const std::vector<size_t>& without = {}) const;
+  // Indexes what `source` has. The index goes to the store's folder.
+  absl::StatusOr<StoredIndex> Index(const JobSpec& job, const ShardRecord& record, const Upgraded& source,
+                                    const WorkContext& work, bool* inferred) const;
 
   const Options options_;
   const Seams seams_;
@@ -72,10 +77,17 @@ class PooledJobRunner final : public JobRunner {
  private:
   WorkerPool& PoolOf(JobKind kind);
 
+ public:
+  // Fetches ahead of readers and makes copies whole.
+  void PostFetch(absl::AnyInvocable<void()> work) { fetch_.Post(std::move(work)); }
+
+ private:
+
   JobExecutor& executor_;
   const std::shared_ptr<TaskQueues> queues_;
   std::atomic<bool> trash_wanted_{false};
   WorkerPool trash_;   // deleting large files: never in the way of destroying. First: the others post to it to the end
+  WorkerPool fetch_;   // what nobody waits for, or somebody will soon
   WorkerPool index_;
   WorkerPool open_;
   WorkerPool remove_;  // destroy, discard, collect and closing files: never in the way of readers

@@ -15,7 +15,10 @@
 #include "dagstore/log.h"
 #include "dagstore/span.h"
 #include "index/index_builder.h"
+#include "mount/copy_cache.h"
+#include "mount/partial_copy.h"
 #include "mount/registry.h"
+#include "mount/sources.h"
 #include "shard/car_reader.h"
 
 namespace dagstore {
@@ -82,6 +85,20 @@ struct Options {
   size_t open_shards_max = 256;
   // Memory of one indexing job, bytes; larger indexes are sorted through temporary files.
   size_t index_memory_bytes_max = 256 << 20;
+  // Local copies of remote shards: quota, watermarks, eviction (mount/copy_cache.h).
+  CopyCacheOptions copies = {};
+  // Requests to remote sources: how many, how fast, how often (mount/sources.h).
+  SourceLimits sources = {};
+  // Partial copies: sizes of requests, read-ahead, when they become whole (mount/partial_copy.h).
+  PartialLimits partial = {};
+  // Threads that fetch ahead of readers and make copies whole.
+  int fetch_threads = 8;
+  // The index that a remote CARv2 carries is used if it is no larger, bytes, and samples of what it says are true; else
+  // the whole CAR is fetched and indexed. 0: never used. In memory once while it is checked.
+  uint64_t embedded_index_bytes_max = 64 << 20;
+  // Sections that are fetched and hashed before such an index is used; they come in one round trip.
+  int embedded_index_samples = 8;
+
   // How long the loop looks for work before it sleeps. A wake-up costs 25-40 us, a look nothing. Zero on one core.
   absl::Duration loop_spin = absl::Microseconds(50);
   // How long Close lets running jobs finish before it stops them.

@@ -161,8 +161,16 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   UpgraderOptions upgrader;
   upgrader.folder = dir + "/transients";
   upgrader.boot_id = boot_id;
+  const Clock& clock = options.clock != nullptr ? *options.clock : Clock::Real();
+  repository->copies = std::make_shared<CopyCache>(options.copies, io, clock);
+  upgrader.space = repository->copies;
+  upgrader.sources = std::make_shared<Sources>(options.sources, io, clock, Load64(RandomBytes(options, 8).data()));
+  upgrader.clock = &clock;
+  upgrader.partial = options.partial;
   ASSIGN_OR_RETURN(repository->upgrader, Upgrader::Open(io, upgrader));
   RETURN_IF_ERROR(repository->upgrader->SweepTemps(io).status());
+  ASSIGN_OR_RETURN(const std::vector<TransientInfo> copies, repository->upgrader->List(io));
+  for (const TransientInfo& copy : copies) repository->copies->Found(copy.path, copy.size);
   return repository;
 }
 

@@ -32,6 +32,7 @@ struct Repository {
   std::unique_ptr<Kv> kv = {};
   std::unique_ptr<IndexStore> indexes = {};
   std::unique_ptr<TopIndex> top = {};
+  std::shared_ptr<CopyCache> copies = {};   // null in memory
   std::unique_ptr<Upgrader> upgrader = {};  // null in memory
 
   // Makes the repository if `options.dir` is empty or absent.

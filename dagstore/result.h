@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/task_meta.h"
 #include "dagstore/accessor.h"
@@ -43,6 +44,14 @@ struct ShardResult {
   bool work_abandoned = false;  // its work had not stopped within Options::stop_grace, and goes on; Close waits for it
 };
 
+// Where a shard's bytes may come from, and what is known of the last attempts.
+struct LocationInfo {
+  std::string url = {};       // redacted
+  uint64_t failures = 0;      // in a row; 0: none, or it has served since
+  absl::Status last_error = absl::OkStatus();
+  absl::Time next_try = absl::InfinitePast();  // until then others are asked first
+};
+
 // A look at one shard.
 struct ShardInfo {
   ShardKey key = {};
@@ -57,7 +66,11 @@ struct ShardInfo {
   bool verified = false;
   uint64_t source_bytes = 0;
   uint64_t index_bytes = 0;
-  uint64_t copy_bytes = 0;                // local copy
+  uint64_t copy_bytes = 0;                // local copy: what of it is on disk
+  bool copy_partial = false;
+  bool pinned = false;                    // its copy is never given up
+  bool inferred_index = false;            // the index is the one the CAR carries, checked by samples
+  std::vector<LocationInfo> locations = {};  // by preference; GetShardInfo only
   uint32_t ordinal = 0;
   absl::Time registered = absl::UnixEpoch();
   absl::Time indexed = absl::UnixEpoch();

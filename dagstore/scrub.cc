@@ -2,6 +2,7 @@
 
 #include "base/hashing.h"
 #include "base/siphash.h"
+#include "index/infer_index.h"
 #include "shard/car_reader.h"
 
 namespace dagstore {
@@ -94,8 +95,11 @@ class Scrub {
   void Take(const CarSection& section, HashCheck check) {
     ++report_.blocks;
     report_.block_bytes += section.data_size;
-    payload_sum_.Add(section.cid.hash, section.cid.codec, section.offset, section.head_size,
-                     section.data_size);
+    if (!inferred_) {
+      payload_sum_.Add(section.cid.hash, section.cid.codec, section.offset, section.head_size, section.data_size);
+    } else if (section.cid.hash.code != kIdentity) {
+      payload_sum_.Add(section.cid.hash, 0, section.offset, 0, 0);
+    }
     if (check == HashCheck::kUnverifiable) ++report_.unverifiable_blocks;
     if (check != HashCheck::kMismatch) return;
     ++report_.bad_blocks;
@@ -107,7 +111,7 @@ class Scrub {
 
   absl::Status CompareIndex() {
     const IndexSummary& summary = shard_.index->summary();
-    if (summary.payload_offset != payload_offset_ || summary.payload_size != payload_size_) {
+    if (summary.payload_offset != payload_offset_ || (summary.payload_size != payload_size_ && !inferred_)) {
       return DataLoss(
           "the index is of a payload of {} bytes at byte {}, the file has one of {} bytes at byte "
           "{}",
@@ -116,7 +120,11 @@ class Scrub {
     if (shard_.index->roots() != roots_) return DataLoss("the index has other roots than the file");
     SectionSum index_sum;
     RETURN_IF_ERROR(shard_.index->ForEach([&](const IndexEntry& entry) {
-      index_sum.Add(entry.hash, entry.codec, entry.offset, entry.head_size, entry.data_size);
+      if (!inferred_) {
+        index_sum.Add(entry.hash, entry.codec, entry.offset, entry.head_size, entry.data_size);
+      } else if (entry.hash.code != kIdentity) {
+        index_sum.Add(entry.hash, 0, entry.offset, 0, 0);  // it knows no more
+      }
       return true;
     }));
     if (index_sum.count() != payload_sum_.count()) {
@@ -129,6 +137,7 @@ class Scrub {
   }
 
   const OpenShard& shard_;
+  const bool inferred_ = IsInferred(shard_.index->summary());
   const WorkContext work_;
   const ScrubProgress& progress_;
   ScrubReport report_;

@@ -50,11 +50,23 @@ std::string CopyName(const TransientSpec& spec) {
   return fmt::format("{}.{}.car", spec.name_stem, spec.generation);
 }
 
-bool IsCopyName(std::string_view name) {
+// True, with the stem, for "<stem>.<generation>.<ending>".
+bool IsOurName(std::string_view name, std::string_view ending, std::string_view* stem = nullptr) {
   std::array<std::string_view, 3> parts;
-  return SplitName(name, parts) && IsNamePart(parts[0], kStemBytesMax) && IsNumber(parts[1]) &&
-         parts[2] == "car";
+  if (!SplitName(name, parts) || !IsNamePart(parts[0], kStemBytesMax) || !IsNumber(parts[1]) || parts[2] != ending)
+    return false;
+  if (stem != nullptr) *stem = parts[0];
+  return true;
 }
+
+bool IsCopyName(std::string_view name) { return IsOurName(name, "car"); }
+
+std::string WithEnding(std::string_view copy_name, std::string_view ending) {
+  return std::string(copy_name.substr(0, copy_name.rfind('.') + 1)) + std::string(ending);
+}
+
+// One that names bytes, so that two answers with it are of the same bytes. HTTP marks those that do not.
+bool IsStrong(const std::string& validator) { return !validator.empty() && !validator.starts_with("W/"); }
 
 // True, with the boot id, for the name of a temporary.
 bool IsTempName(std::string_view name, std::string_view& boot_id) {
@@ -90,45 +102,298 @@ class Upgrader::Space {
   explicit Space(SpaceGate* gate) : gate_(gate) {}
   Space(const Space&) = delete;
   ~Space() {
-    if (gate_ != nullptr && taken_ > 0) gate_->Return(taken_);
+    if (gate_ != nullptr) gate_->Return(taken_);
   }
-  absl::Status Take(uint64_t bytes) {
+  absl::Status Take(uint64_t bytes, const WorkContext& work) {
     if (gate_ == nullptr) return absl::OkStatus();
-    RETURN_IF_ERROR(gate_->Take(bytes));
+    RETURN_IF_ERROR(gate_->Take(bytes, work));
     taken_ += bytes;
     return absl::OkStatus();
   }
-  void Keep() { taken_ = 0; }
+  void KeepAs(const std::string& name) {
+    if (gate_ != nullptr) gate_->Holds(name, taken_);
+    taken_ = 0;
+  }
 
  private:
   SpaceGate* const gate_;
   uint64_t taken_ = 0;
 };
 
-Upgrader::Upgrader(UpgraderOptions options) : options_(std::move(options)) {}
+Upgrader::Upgrader(UpgraderOptions options)
+    : options_(std::move(options)), context_(std::make_shared<TransientContext>()) {}
+
+Upgrader::~Upgrader() {
+  context_->closing.Cancel();
+  context_->SetBackground(nullptr);
+}
 
 absl::StatusOr<std::unique_ptr<Upgrader>> Upgrader::Open(Io& io, UpgraderOptions options) {
   if (!IsNamePart(options.boot_id, kBootIdBytesMax)) {
     return InvalidArgument("boot id is not 1 to {} characters of a-z and 0-9", kBootIdBytesMax);
   }
   RETURN_IF_ERROR(io.MakeDir(options.folder));
-  return std::unique_ptr<Upgrader>(new Upgrader(std::move(options)));
+  std::unique_ptr<Upgrader> upgrader(new Upgrader(std::move(options)));
+  TransientContext& context = *upgrader->context_;
+  const UpgraderOptions& kept = upgrader->options_;
+  context.io = &io;
+  context.clock = kept.clock != nullptr ? kept.clock : &Clock::Real();
+  context.folder = kept.folder;
+  context.boot_id = kept.boot_id;
+  context.space = kept.space;
+  context.limits = kept.partial;
+  context.sources = kept.sources;
+  if (context.sources == nullptr) {
+    SourceLimits once;
+    once.attempts_max = 1;
+    context.sources = std::make_shared<Sources>(once, io, *context.clock, /*seed=*/0);
+  }
+  // Partial copies that nobody may have a record of: the next copy of the same source goes on with them.
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(kept.folder));
+  const MutexLock lock(upgrader->mu_);
+  for (const std::string& name : names) {
+    std::string_view stem;
+    if (IsOurName(name, "map", &stem)) upgrader->left_[std::string(stem)] = WithEnding(name, "car");
+  }
+  return upgrader;
 }
 
 absl::StatusOr<Upgraded> Upgrader::Upgrade(const Mount& mount, const TransientSpec& spec, Io& io,
                                            const WorkContext& work) {
+  return Upgrade({std::shared_ptr<const Mount>(std::shared_ptr<const Mount>(), &mount)}, spec, io, work);
+}
+
+absl::StatusOr<Upgraded> Upgrader::Upgrade(const std::vector<std::shared_ptr<const Mount>>& locations,
+                                           const TransientSpec& spec, Io& io, const WorkContext& work) {
   if (!IsNamePart(spec.name_stem, kStemBytesMax)) {
     return InvalidArgument("transient name is not 1 to {} characters of a-z and 0-9",
                            kStemBytesMax);
   }
+  if (locations.empty()) return InvalidArgument("no location to fetch from");
   RETURN_IF_ERROR(work.Check());
+  std::vector<size_t> order(locations.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  if (order.size() > 1) {
+    const auto rank = [&](size_t i) {
+      if (locations[i]->traits().local) return 0;
+      // What was indexed came from there.
+      const int rank = spec.expected_size.has_value() && i == spec.expected_location ? 1 : 2;
+      return context_->sources->Resting(locations[i]->url()) ? rank + 2 : rank;
+    };
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return rank(a) < rank(b); });
+  }
+  absl::Status first_error;
+  for (const size_t i : order) {
+    absl::StatusOr<Upgraded> upgraded = UpgradeOne(locations, i, spec, io, work);
+    if (upgraded.ok()) {
+      upgraded->location = i;
+      if (options_.space != nullptr && upgraded->local && upgraded->local->owned)
+        options_.space->Used(upgraded->local->path);
+      return upgraded;
+    }
+    RETURN_IF_ERROR(work.Check());
+    // A limit of ours is the same wherever the bytes come from.
+    if (absl::IsResourceExhausted(upgraded.status()) || absl::IsCancelled(upgraded.status())) return upgraded.status();
+    context_->sources->Report(locations[i]->url(), upgraded.status());
+    if (first_error.ok()) first_error = upgraded.status();
+  }
+  if (locations.size() == 1) return first_error;
+  return MakeStatus(first_error.code(),
+                    fmt::format("{} (and {} more locations failed)", Message(first_error), locations.size() - 1));
+}
+
+absl::StatusOr<Upgraded> Upgrader::UpgradeOne(const std::vector<std::shared_ptr<const Mount>>& locations,
+                                              size_t location, const TransientSpec& spec, Io& io,
+                                              const WorkContext& work) {
+  const Mount& mount = *locations[location];
   const MountTraits traits = mount.traits();
-  if (traits.local && traits.random) return PassThrough(mount, spec, io, work);
+  if (traits.local && traits.random) {
+    TransientSpec local = spec;
+    if (location != spec.expected_location) local.expected_validator.clear();
+    return PassThrough(mount, local, io, work);
+  }
   if (spec.existing) {
     ASSIGN_OR_RETURN(std::optional<Upgraded> used, UseExisting(mount, spec, io, work));
     if (used) return std::move(*used);
   }
-  return Copy(mount, spec, io, work);
+  if (traits.random) {
+    ASSIGN_OR_RETURN(std::optional<Upgraded> partial, Partial(locations, location, spec, io, work));
+    if (partial) return std::move(*partial);
+  }
+  TransientSpec whole = spec;
+  if (location != spec.expected_location) whole.expected_validator.clear();
+  return Copy(mount, whole, io, work);
+}
+
+std::shared_ptr<PartialCopy> Upgrader::Live(const std::string& name) {
+  const MutexLock lock(mu_);
+  const auto it = live_.find(name);
+  if (it == live_.end()) return nullptr;
+  std::shared_ptr<PartialCopy> copy = it->second.lock();
+  if (copy == nullptr) live_.erase(it);
+  return copy;
+}
+
+// A partial copy of these very bytes that is there already; null if there is none.
+absl::StatusOr<std::shared_ptr<PartialCopy>> Upgrader::FindPartial(const Mount& mount, const TransientSpec& spec,
+                                                                   const std::string& validator, uint64_t size) {
+  const uint64_t id = Sources::IdOf(mount.url());
+  const auto fits = [&](const PartialCopy& copy) {
+    if (copy.bytes() != size) return false;
+    for (const ExtentSource& source : copy.KnownSources()) {
+      if (source.id == id) return validator.empty() || source.validator == validator;
+    }
+    return validator.empty();
+  };
+  std::vector<std::string> names;
+  if (spec.existing && spec.existing->owned && IsCopyName(spec.existing->path)) names.push_back(spec.existing->path);
+  names.push_back(CopyName(spec));
+  {
+    const MutexLock lock(mu_);
+    const auto left = left_.find(spec.name_stem);
+    if (left != left_.end() && left->second != names.front()) names.push_back(left->second);
+  }
+  for (const std::string& name : names) {
+    std::shared_ptr<PartialCopy> copy = Live(name);
+    const bool live = copy != nullptr;
+    if (live && (copy->keeps_nothing() || copy->sealed())) continue;
+    if (!live) {
+      absl::StatusOr<std::shared_ptr<PartialCopy>> loaded = PartialCopy::Load(context_, name);
+      if (absl::IsNotFound(loaded.status())) continue;
+      RETURN_IF_ERROR(loaded.status());
+      copy = *std::move(loaded);
+    }
+    if (!fits(*copy)) continue;
+    const MutexLock lock(mu_);
+    if (const auto left = left_.find(spec.name_stem); left != left_.end() && left->second == name) left_.erase(left);
+    if (!live) copies_resumed_.fetch_add(1, std::memory_order_relaxed);
+    std::weak_ptr<PartialCopy>& place = live_[name];
+    if (std::shared_ptr<PartialCopy> other = place.lock(); other != nullptr && !other->keeps_nothing()) return other;
+    place = copy;
+    return copy;
+  }
+  return std::shared_ptr<PartialCopy>();
+}
+
+absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std::shared_ptr<const Mount>>& locations,
+                                                          size_t location, const TransientSpec& spec, Io& io,
+                                                          const WorkContext& work) {
+  const std::shared_ptr<const Mount>& mount = locations[location];
+  MountStat stat;
+  Bytes head;
+  std::string validator = location == spec.expected_location ? spec.expected_validator : std::string();
+  const bool known = spec.expected_size.has_value() && location == spec.expected_location && IsStrong(validator);
+  std::shared_ptr<PartialCopy> copy;
+  if (known) {
+    ASSIGN_OR_RETURN(copy, FindPartial(*mount, spec, validator, *spec.expected_size));
+  }
+  if (copy != nullptr || (known && spec.serves_ranges)) {
+    // Nothing needs to be asked: every request names the version it wants.
+    stat.exists = stat.ready = stat.size_known = true;
+    stat.size = *spec.expected_size;
+    stat.validator = validator;
+  } else {
+    // The first bytes come with the answer.
+    Sources::Permit permit;
+    for (int attempt = 1;; ++attempt) {
+      const absl::Status status = [&]() -> absl::Status {
+        ASSIGN_OR_RETURN(permit, context_->sources->Begin(mount->url(), work));
+        ASSIGN_OR_RETURN(MountRange answer, mount->OpenRange(io, work, {0, uint64_t{1} << kGranuleBitsMin}, validator));
+        stat = answer.stat;
+        head.resize(size_t{1} << kGranuleBitsMin);
+        size_t have = 0;
+        while (have < head.size()) {
+          ASSIGN_OR_RETURN(const size_t n, answer.stream->Next(head.size() - have, head.data() + have));
+          if (n == 0) break;
+          have += n;
+        }
+        head.resize(have);
+        RETURN_IF_ERROR(context_->sources->Received(have, work));
+        if (stat.size_known && have < std::min<uint64_t>(stat.size, uint64_t{1} << kGranuleBitsMin))
+          return Unavailable("fetch {}: the source broke off at byte {} of {}", mount->url().Redacted(), have,
+                             stat.size);
+        return absl::OkStatus();
+      }();
+      permit.Release();
+      if (status.ok()) break;
+      if (absl::IsUnimplemented(status)) return std::nullopt;  // it serves no ranges after all
+      RETURN_IF_ERROR(work.Check());
+      context_->sources->Report(mount->url(), status);
+      RETURN_IF_ERROR(context_->sources->Pause(attempt + 1, status, work));
+    }
+    if (!stat.exists) return NotFound("fetch {}: no such source", mount->url().Redacted());
+    if (!stat.ready) return Unavailable("fetch {}: the source is not ready", mount->url().Redacted());
+    if (spec.expected_size && stat.size_known && stat.size != *spec.expected_size) return Changed(*mount);
+    if (!validator.empty() && stat.validator != validator) return Changed(*mount);
+    if (!stat.size_known || !IsStrong(stat.validator)) return std::nullopt;
+    validator = stat.validator;
+  }
+  if (stat.size > options_.transient_bytes_max || stat.size > kExtentFileBytesMax) {
+    return ResourceExhausted("fetch {}: the source is longer than the limit of {} bytes", mount->url().Redacted(),
+                             options_.transient_bytes_max);
+  }
+  if (copy == nullptr) {
+    ASSIGN_OR_RETURN(copy, FindPartial(*mount, spec, validator, stat.size));
+  }
+  if (copy == nullptr) {
+    const std::string name = CopyName(spec);
+    if (const std::shared_ptr<PartialCopy> old = Live(name)) old->Abandon();
+    ASSIGN_OR_RETURN(copy, PartialCopy::Create(context_, name, stat.size));
+    copy->Fill(head);
+    const MutexLock lock(mu_);
+    live_[name] = copy;
+  }
+  // The location that was asked first; then the others, of which only the size is known yet. They may only give bytes
+  // that are checked by their CIDs, which is so once the shard is indexed.
+  std::vector<PartialSource> sources = {{mount, validator}};
+  for (size_t i = 0; i < locations.size() && spec.expected_size.has_value(); ++i) {
+    const MountTraits traits = locations[i]->traits();
+    if (i == location || !traits.random) continue;
+    sources.push_back({locations[i], i == spec.expected_location ? spec.expected_validator : std::string()});
+  }
+  copy->SetSources(std::move(sources));
+  Upgraded made;
+  made.partial = copy;
+  made.stat = stat;
+  made.local = TransientInfo{.path = copy->name(), .owned = true, .size = stat.size, .validator = stat.validator};
+  if (spec.for_job) {
+    ASSIGN_OR_RETURN(made.reader, PartialCopy::NewJobReader(copy, work));
+  } else {
+    made.reader = PartialCopy::NewReader(copy);
+  }
+  return made;
+}
+
+void Upgrader::KeepForLater(const PartialCopy& copy) {
+  if (copy.keeps_nothing() || copy.sealed() || copy.BytesThere() == 0) return;
+  const MutexLock lock(mu_);
+  left_[copy.name().substr(0, copy.name().find('.'))] = copy.name();
+}
+
+absl::Status Upgrader::Discard(Io& io, const TransientInfo& transient) {
+  const std::string stem = transient.path.substr(0, transient.path.find('.'));
+  {
+    const MutexLock lock(mu_);
+    const auto left = left_.find(stem);
+    if (left != left_.end() && left->second == transient.path) return absl::OkStatus();
+    const auto live = live_.find(transient.path);
+    if (live != live_.end()) {
+      const std::shared_ptr<PartialCopy> copy = live->second.lock();
+      if (copy != nullptr && !copy->keeps_nothing()) return absl::OkStatus();
+    }
+  }
+  return Delete(io, transient);
+}
+
+UpgraderStats Upgrader::Stats() const {
+  UpgraderStats stats;
+  stats.copies_promoted = context_->copies_promoted.load(std::memory_order_relaxed);
+  stats.bytes_not_kept = context_->bytes_not_kept.load(std::memory_order_relaxed);
+  stats.prefetches = context_->prefetches.load(std::memory_order_relaxed);
+  stats.copies_resumed = copies_resumed_.load(std::memory_order_relaxed);
+  const MutexLock lock(mu_);
+  for (const auto& [name, copy] : live_) stats.copies_partial += copy.expired() ? 0 : 1;
+  return stats;
 }
 
 absl::StatusOr<Upgraded> Upgrader::PassThrough(const Mount& mount, const TransientSpec& spec,
@@ -179,7 +444,7 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
   ASSIGN_OR_RETURN(const MountStat stat, StatSource(mount, spec, io, work));
   std::string temp;
   ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, CreateTemp(spec, io, &temp));
-  Space space(options_.space);
+  Space space(options_.space.get());
   const auto fill = [&]() -> absl::StatusOr<Upgraded> {
     ASSIGN_OR_RETURN(const uint64_t size, Transfer(mount, stat, *file, space, io, work));
     if (spec.expected_size && size != *spec.expected_size) return Changed(mount);
@@ -191,7 +456,8 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
   };
   absl::StatusOr<Upgraded> made = fill();
   if (made.ok()) {
-    space.Keep();
+    space.KeepAs(CopyName(spec));
+    made->stat = stat;
   } else {
     // What cannot be removed now is swept by the next boot.
     file.reset();
@@ -205,7 +471,7 @@ absl::StatusOr<std::unique_ptr<WritableFile>> Upgrader::CreateTemp(const Transie
   absl::StatusOr<std::unique_ptr<WritableFile>> file;
   for (int i = 0; i < kTempNamesTried; ++i) {
     *name = fmt::format("{}.{}.{}.{}.tmp", spec.name_stem, spec.generation, options_.boot_id,
-                        temps_made_.fetch_add(1, std::memory_order_relaxed));
+                        context_->temps_made.fetch_add(1, std::memory_order_relaxed));
     file = io.Create(PathOf(*name));
     if (!absl::IsAlreadyExists(file.status())) break;
   }
@@ -221,32 +487,57 @@ absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat&
   };
   if (stat.size_known) {
     if (stat.size > options_.transient_bytes_max) return too_long();
-    RETURN_IF_ERROR(space.Take(stat.size));
+    RETURN_IF_ERROR(space.Take(stat.size, work));
   }
   const uint64_t size_max = stat.size_known ? stat.size : options_.transient_bytes_max;
-  ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, mount.OpenStream(io, work));
   const auto block = std::make_unique_for_overwrite<uint8_t[]>(kBlockBytes);
-  uint64_t done = 0;
-  if (work.progress != nullptr) work.progress->SetTotal(stat.size_known ? stat.size : 0);
-  for (;;) {
-    if (work.progress != nullptr) work.progress->SetDone(done);
-    RETURN_IF_ERROR(work.Check());
-    ASSIGN_OR_RETURN(const size_t n, stream->Next(kBlockBytes, block.get()));
-    DAGSTORE_CHECK(n <= kBlockBytes);
-    if (n == 0) break;
-    if (n > size_max - done) {
-      if (!stat.size_known) return too_long();
-      return Unavailable("fetch {}: the source sent more than its {} bytes", mount.url().Redacted(),
-                         stat.size);
+  uint64_t done = 0, taken = 0;
+  const auto attempt = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const Sources::Permit permit, context_->sources->Begin(mount.url(), work));
+    ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, mount.OpenStream(io, work, done));
+    for (;;) {
+      RETURN_IF_ERROR(work.Check());
+      ASSIGN_OR_RETURN(const size_t n, stream->Next(kBlockBytes, block.get()));
+      DAGSTORE_CHECK(n <= kBlockBytes);
+      if (n == 0) break;
+      if (n > size_max - done) {
+        if (!stat.size_known) return too_long();
+        return Unavailable("fetch {}: the source sent more than its {} bytes", mount.url().Redacted(), stat.size);
+      }
+      if (!stat.size_known && done + n > taken) {
+        RETURN_IF_ERROR(space.Take(done + n - taken, work));
+        taken = done + n;
+      }
+      RETURN_IF_ERROR(file.WriteAt(done, Span(block.get(), n)));
+      done += n;
+      if (work.progress != nullptr) work.progress->SetDone(done);
+      RETURN_IF_ERROR(context_->sources->Received(n, work));
+      io.Yield();
     }
-    if (!stat.size_known) RETURN_IF_ERROR(space.Take(n));
-    RETURN_IF_ERROR(file.Append(Span(block.get(), n)));
-    done += n;
-    io.Yield();
-  }
-  if (stat.size_known && done != stat.size && !Mutant(kMutantShortBodyTaken)) {
-    return Unavailable("fetch {}: the source sent {} of its {} bytes", mount.url().Redacted(), done,
-                       stat.size);
+    if (stat.size_known && done != stat.size && !Mutant(kMutantShortBodyTaken)) {
+      return Unavailable("fetch {}: the source sent {} of its {} bytes", mount.url().Redacted(), done, stat.size);
+    }
+    return absl::OkStatus();
+  };
+  if (work.progress != nullptr && stat.size_known) work.progress->SetTotal(stat.size);
+  uint64_t farthest = 0;
+  for (int tries = 1;;) {
+    const absl::Status status = attempt();
+    if (status.ok()) break;
+    RETURN_IF_ERROR(work.Check());
+    context_->sources->Report(mount.url(), status);
+    if (done > farthest && done <= size_max) tries = 1;  // it gets on; beginning again is not getting on
+    farthest = std::max(farthest, done);
+    if (++tries > context_->sources->limits().attempts_max) return status;
+    RETURN_IF_ERROR(context_->sources->Pause(tries, status, work));
+    // It goes on where it broke off, if what is there now is surely the same; else from the start. Bytes of two
+    // versions never meet in one file.
+    ASSIGN_OR_RETURN(const MountStat now, mount.Stat(io, work));
+    const bool same = IsStrong(stat.validator) && now.validator == stat.validator && now.size == stat.size;
+    if (!same && (now.validator != stat.validator || now.size_known != stat.size_known || now.size != stat.size)) {
+      return Unavailable("fetch {}: the source changed while it was copied", mount.url().Redacted());
+    }
+    if (!same) done = 0;
   }
   if (!stat.validator.empty()) {
     ASSIGN_OR_RETURN(const MountStat after, mount.Stat(io, work));
@@ -284,11 +575,23 @@ absl::Status Upgrader::Delete(Io& io, const TransientInfo& transient) {
   if (!transient.owned) return absl::OkStatus();
   if (!IsCopyName(transient.path))
     return InvalidArgument("delete a transient: its name is not one of ours");
-  const absl::Status removed = io.Remove(PathOf(transient.path));
-  if (absl::IsNotFound(removed)) return absl::OkStatus();
-  RETURN_IF_ERROR(removed);
-  if (options_.space != nullptr) options_.space->Return(transient.size);
-  return io.SyncDir(options_.folder);
+  if (const std::shared_ptr<PartialCopy> copy = Live(transient.path)) copy->Abandon();
+  {
+    const MutexLock lock(mu_);
+    live_.erase(transient.path);
+    const auto left = left_.find(transient.path.substr(0, transient.path.find('.')));
+    if (left != left_.end() && left->second == transient.path) left_.erase(left);
+  }
+  bool removed = false;
+  // The map first: without it the bytes say nothing.
+  for (const char* ending : {"map", "part", "car"}) {
+    const absl::Status gone = io.Remove(PathOf(WithEnding(transient.path, ending)));
+    if (absl::IsNotFound(gone)) continue;
+    RETURN_IF_ERROR(gone);
+    removed = true;
+  }
+  if (options_.space != nullptr) options_.space->Gone(transient.path);
+  return removed ? io.SyncDir(options_.folder) : absl::OkStatus();
 }
 
 absl::StatusOr<size_t> Upgrader::SweepTemps(Io& io) {
@@ -308,11 +611,18 @@ absl::StatusOr<size_t> Upgrader::SweepTemps(Io& io) {
 absl::StatusOr<std::vector<TransientInfo>> Upgrader::List(Io& io) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(options_.folder));
   std::vector<TransientInfo> copies;
-  for (const std::string& name : names) {
-    if (!IsCopyName(name)) continue;
-    ASSIGN_OR_RETURN(const FileStat stat, io.Stat(PathOf(name), Follow::kNever));
-    if (!stat.is_regular) continue;
-    copies.push_back({.path = name, .owned = true, .size = stat.size, .validator = {}});
+  for (const std::string& name : names) {  // sorted: .car, .map and .part of a copy follow each other
+    const bool whole = IsCopyName(name);
+    if (!whole && !IsOurName(name, "part") && !IsOurName(name, "map")) continue;
+    absl::StatusOr<FileStat> stat = io.Stat(PathOf(name), Follow::kNever);
+    if (absl::IsNotFound(stat.status())) continue;  // removed meanwhile
+    RETURN_IF_ERROR(stat.status());
+    if (!stat->is_regular) continue;
+    const std::string copy = WithEnding(name, "car");
+    if (copies.empty() || copies.back().path != copy) {
+      copies.push_back({.path = copy, .owned = true, .size = 0, .validator = {}});
+    }
+    copies.back().size += whole ? stat->size : std::min(stat->size, stat->allocated);
   }
   return copies;
 }

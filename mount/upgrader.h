@@ -1,22 +1,25 @@
-// Upgrader: turns any mount into a reader with random access. A mount that is local and random
-// passes through; of any other a whole copy, a transient, is kept in the transients folder.
+// Upgrader: turns any mount into a reader with random access. A mount that is local and random passes through. Of one
+// that serves ranges and names its versions, the extents that are read are kept in a partial copy
+// (mount/partial_copy.h), which becomes a whole one when all are there. Of any other a whole copy is made before it is
+// read.
 //
-// Owns: the files in its folder whose names are of its own pattern, and no others. It never
-// removes, writes or renames a file that a user handed in: who owns a file is a flag in its record,
-// never deduced from a path.
-//   <stem>.<generation>.car             a whole, synced copy. There because a record says so, not
-//   because it exists <stem>.<generation>.<boot>.<n>.tmp  a copy being made in the life `boot` of
-//   the process; swept by later lives
-// Names are not reused: a new copy of a shard gets a new generation, so an open reader keeps the
-// bytes it opened.
+// Owns: the files in its folder whose names are of its own pattern, and no others. It never removes, writes or renames
+// a file that a user handed in: who owns a file is a flag in its record, never deduced from a path.
+//   <stem>.<generation>.car             a whole, synced copy. There because a record says so, not because it exists
+//   <stem>.<generation>.part and .map   a partial copy, under the same name in records
+//   <stem>.<generation>.<boot>.<n>.tmp  a file being made in the life `boot` of the process; swept by later lives
+// Names are not reused while their bytes are in use: a new copy of a shard gets a new generation, so an open reader
+// keeps the bytes it opened.
 //
-// Threads: everything may be called from any worker thread. Errors are those of this call: the next
-// one asks the source again, and nobody else's Upgrade is touched. One flight per shard is the
-// caller's rule; two are wasteful, not wrong.
+// Threads: everything may be called from any worker thread. Errors are those of this call: the next one asks the source
+// again, and nobody else's Upgrade is touched. One flight per shard is the caller's rule for whole copies; two are
+// wasteful, not wrong. Readers of one partial copy share its flights.
 //
-// Crash: before the rename a .tmp is left, swept at the next start; after it a whole .car without a
-// record, which List() shows to the owner of the records.
+// Crash: before the rename a .tmp is left, swept at the next start, or a .part, which the next copy of the same source
+// goes on with; after it a whole .car without a record, which List() shows to the owner of the records.
 #pragma once
+
+#include <absl/container/flat_hash_map.h>
 
 #include <atomic>
 #include <cstdint>
@@ -26,6 +29,7 @@
 #include <vector>
 
 #include "mount/mount.h"
+#include "mount/partial_copy.h"
 
 namespace dagstore {
 
@@ -34,7 +38,7 @@ struct TransientInfo {
   // Ours: a name in the transients folder, which may move. A user's: as it was given.
   std::string path = {};
   bool owned = false;          // ours: may be deleted
-  uint64_t size = 0;           // bytes; for a user's file 0 means unknown
+  uint64_t size = 0;           // bytes of the source; for a user's file 0 means unknown
   std::string validator = {};  // of the source when it was copied; empty if unknown
 
   friend bool operator==(const TransientInfo&, const TransientInfo&) = default;
@@ -50,26 +54,22 @@ struct TransientSpec {
   // changed source.
   std::optional<uint64_t> expected_size = {};
   std::string expected_validator = {};
+  size_t expected_location = 0;  // which of the locations has that validator; others need only the size
+  // That location is known to serve ranges: then a new partial copy of it needs no request.
+  bool serves_ranges = false;
+  // The reader is for one thread and one job, which will read from front to back; it ends with the job's `work`.
+  bool for_job = false;
 };
 
 struct Upgraded {
   std::unique_ptr<RandomReader> reader;
-  // The copy that is read; none if passed through. One that is ours never changes: it may be
+  // The copy that is read; none if passed through. A whole one that is ours never changes: it may be
   // mapped.
   std::optional<TransientInfo> local;
   bool passthrough = false;
-};
-
-// Asked for space before it is written: where a quota, reservations and eviction attach. Any worker
-// thread.
-class SpaceGate {
- public:
-  virtual ~SpaceGate() = default;
-  // Takes `bytes`, or refuses (ResourceExhausted). The whole size at once if it is known, else
-  // block by block.
-  virtual absl::Status Take(uint64_t bytes) = 0;
-  // Gives back what a failed copy or a deleted transient had taken.
-  virtual void Return(uint64_t bytes) = 0;
+  std::shared_ptr<PartialCopy> partial;  // if the copy is not whole
+  size_t location = 0;                   // which of the locations served
+  MountStat stat = {};                   // what it said of itself, if it was asked
 };
 
 struct UpgraderOptions {
@@ -79,33 +79,62 @@ struct UpgraderOptions {
   // Longest copy, in bytes: a source that never ends must not fill the disk. 32 GiB is the common
   // largest CAR; some archives hold 1 TiB.
   uint64_t transient_bytes_max = uint64_t{1} << 40;
-  SpaceGate* space = nullptr;  // may be null; must outlive the upgrader
+  std::shared_ptr<SpaceGate> space = {};  // may be null: no quota
+  std::shared_ptr<Sources> sources = {};  // null: one of its own, that asks once
+  const Clock* clock = nullptr;           // null: the real one
+  PartialLimits partial = {};
+};
+
+struct UpgraderStats {
+  uint64_t copies_partial = 0;   // open now
+  uint64_t copies_promoted = 0;  // made whole because most of them was there
+  uint64_t copies_resumed = 0;   // gone on with after an interruption
+  uint64_t bytes_not_kept = 0;   // handed to readers without room to keep them
+  uint64_t prefetches = 0;       // requests made ahead of their readers
 };
 
 class Upgrader {
  public:
-  // Makes the folder, with mode 0700. InvalidArgument for a bad boot id.
+  // Makes the folder, with mode 0700, and looks at what is in it. InvalidArgument for a bad boot id.
   static absl::StatusOr<std::unique_ptr<Upgrader>> Open(Io& io, UpgraderOptions options);
+  ~Upgrader();
 
-  // Worker thread. In this order: pass through, the existing copy, a new copy.
-  // NotFound (no source), Unavailable (not ready, a short body, or it changed while it was copied),
+  // Worker thread. `locations` in the order of preference; those that are local come first, those that failed a moment
+  // ago last, and the next is asked when one fails. Of each, in this order: pass through, the existing copy, a new
+  // copy. NotFound (no source), Unavailable (not ready, a short body, or it changed while it was copied),
   // FailedPrecondition (not the source that was expected), ResourceExhausted (a limit, or the disk
-  // is full), InvalidArgument (a bad stem), Cancelled, DeadlineExceeded, or what the mount says. On
-  // an error no file of this call is left.
+  // is full), InvalidArgument (a bad stem), Cancelled, DeadlineExceeded, or what the mount says: of the first location
+  // that was asked. On an error no file of this call is left, except of a partial copy that can be gone on with.
+  absl::StatusOr<Upgraded> Upgrade(const std::vector<std::shared_ptr<const Mount>>& locations,
+                                   const TransientSpec& spec, Io& io, const WorkContext& work);
+  // Of one location that outlives what it gives.
   absl::StatusOr<Upgraded> Upgrade(const Mount& mount, const TransientSpec& spec, Io& io,
                                    const WorkContext& work);
 
   // Worker thread. Removes a copy of ours; OK if it is gone. A copy that is not ours is left alone,
   // with OK. InvalidArgument if it claims to be ours under a name we never give.
   absl::Status Delete(Io& io, const TransientInfo& transient);
+  // The job that made `copy` failed, and another attempt may go on with it: the map is stored, and Discard spares it.
+  void KeepForLater(const PartialCopy& copy);
+  // Delete, unless somebody may still want it.
+  absl::Status Discard(Io& io, const TransientInfo& transient);
 
   // Worker thread. Removes the temporaries of other boots; returns how many. Other names are not
   // touched.
   absl::StatusOr<size_t> SweepTemps(Io& io);
 
-  // Worker thread. The whole copies in the folder, by name. Without validators: those are in the
-  // records.
+  // Worker thread. The copies in the folder, whole and partial, by name. Without validators: those are in the
+  // records. `size` is what is on disk.
   absl::StatusOr<std::vector<TransientInfo>> List(Io& io);
+
+  // Where prefetches and promotions run; null before the workers end. Any thread.
+  void SetBackground(std::function<void(absl::AnyInvocable<void()>)> background) {
+    context_->SetBackground(std::move(background));
+  }
+  // Work in the background ends soon.
+  void BeginClose() { context_->closing.Cancel(); }
+  Sources& sources() const { return *context_->sources; }
+  UpgraderStats Stats() const;
 
  private:
   class Space;
@@ -113,6 +142,8 @@ class Upgrader {
   explicit Upgrader(UpgraderOptions options);
 
   std::string PathOf(const std::string& name) const { return options_.folder + "/" + name; }
+  absl::StatusOr<Upgraded> UpgradeOne(const std::vector<std::shared_ptr<const Mount>>& locations, size_t location,
+                                      const TransientSpec& spec, Io& io, const WorkContext& work);
   absl::StatusOr<Upgraded> PassThrough(const Mount& mount, const TransientSpec& spec, Io& io,
                                        const WorkContext& work) const;
   // Empty if the copy is not there or does not fit. Errors are only those that a new copy would
@@ -121,6 +152,12 @@ class Upgrader {
                                                       Io& io, const WorkContext& work) const;
   absl::StatusOr<Upgraded> Copy(const Mount& mount, const TransientSpec& spec, Io& io,
                                 const WorkContext& work);
+  // Empty if the source does not say enough of itself for a partial copy.
+  absl::StatusOr<std::optional<Upgraded>> Partial(const std::vector<std::shared_ptr<const Mount>>& locations,
+                                                  size_t location, const TransientSpec& spec, Io& io,
+                                                  const WorkContext& work);
+  absl::StatusOr<std::shared_ptr<PartialCopy>> FindPartial(const Mount& mount, const TransientSpec& spec,
+                                                           const std::string& validator, uint64_t size);
   // A new, empty file under a name that is free.
   absl::StatusOr<std::unique_ptr<WritableFile>> CreateTemp(const TransientSpec& spec, Io& io,
                                                            std::string* name);
@@ -133,9 +170,16 @@ class Upgrader {
                                                         const std::string& temp,
                                                         const std::string& name, uint64_t size,
                                                         Io& io) const;
+  std::shared_ptr<PartialCopy> Live(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
 
   const UpgraderOptions options_;
-  std::atomic<uint64_t> temps_made_{0};
+  const std::shared_ptr<TransientContext> context_;
+  std::atomic<uint64_t> copies_resumed_{0};
+
+  mutable Mutex mu_;
+  absl::flat_hash_map<std::string, std::weak_ptr<PartialCopy>> live_ ABSL_GUARDED_BY(mu_);  // by name
+  // By stem: the name of a partial copy that an earlier job or an earlier life left, and that may be gone on with.
+  absl::flat_hash_map<std::string, std::string> left_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace dagstore

@@ -18,6 +18,7 @@ enum Flag : uint8_t {  // stored; never renumber
   kVerified = 4,
   kHasCopy = 8,
   kCopyOwned = 16,
+  kInferredIndex = 32,  // since version 2
 };
 
 uint64_t ZigZag(int64_t v) { return (static_cast<uint64_t>(v) << 1) ^ static_cast<uint64_t>(v >> 63); }
@@ -87,9 +88,12 @@ std::string EncodeRecord(const ShardRecord& record) {
   if (record.copy.has_value()) flags |= kHasCopy;
   if (record.copy.has_value() && record.copy->owned) flags |= kCopyOwned;
 
+  if (record.inferred_index) flags |= kInferredIndex;
+  const bool newer = record.inferred_index || !record.also.empty();
+
   std::string out;
   out.reserve(64 + record.url.size() + record.validator.size() + record.error.size());
-  out.push_back(static_cast<char>(kRecordVersion));
+  out.push_back(static_cast<char>(newer ? 2 : 1));
   out.push_back(static_cast<char>(record.state));
   out.push_back(static_cast<char>(flags));
   out.push_back(0);
@@ -111,6 +115,11 @@ std::string EncodeRecord(const ShardRecord& record) {
   if (record.copy.has_value()) {
     AppendText(out, record.copy->name);
     AppendVarint(out, record.copy->size);
+  }
+  if (newer) {
+    AppendVarint(out, record.also.size());
+    for (const std::string& url : record.also) AppendText(out, url);
+    AppendVarint(out, record.indexed_location);
   }
   Append32(out, Crc32c(AsSpan(out)));
   return out;
@@ -161,6 +170,19 @@ absl::StatusOr<ShardRecord> DecodeRecord(Span bytes) {
     RETURN_IF_ERROR(fields.Number(copy.size));
     copy.owned = (bytes[2] & kCopyOwned) != 0;
     record.copy = std::move(copy);
+  }
+  if (bytes[0] >= 2) {
+    record.inferred_index = (bytes[2] & kInferredIndex) != 0;
+    RETURN_IF_ERROR(fields.Number(number));
+    if (number >= kLocationsMax) return DataLoss("record has {} further locations", number);
+    for (uint64_t left = number; left != 0; --left) {
+      std::string url;
+      RETURN_IF_ERROR(fields.Text(url));
+      record.also.push_back(std::move(url));
+    }
+    RETURN_IF_ERROR(fields.Number32(record.indexed_location));
+    if (record.indexed_location > record.also.size())
+      return DataLoss("record was indexed from location {} of {}", record.indexed_location, record.also.size() + 1);
   }
   if (!fields.AtEnd()) return DataLoss("record has bytes after its last field");
   return record;

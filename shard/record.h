@@ -7,13 +7,16 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "shard/state.h"
 
 namespace dagstore {
 
-inline constexpr uint8_t kRecordVersion = 1;
+// Written is the oldest version that can say what the record says: 2 only for other locations or an inferred index.
+inline constexpr uint8_t kRecordVersion = 2;
+inline constexpr size_t kLocationsMax = 16;  // of one shard
 
 // A local copy of the shard's bytes.
 struct TransientRecord {
@@ -44,6 +47,12 @@ struct ShardRecord {
   std::optional<TransientRecord> copy = {};
   int error_code = 0;                   // absl::StatusCode of the cause while Errored
   std::string error = {};               // its text
+  // Since version 2.
+  std::vector<std::string> also = {};   // further locations of the same bytes, encoded URLs, by preference
+  uint32_t indexed_location = 0;        // which gave `validator`: 0 is `url`, then those of `also`
+  // The index is the one that the CAR carries, checked by samples only: offsets are its word, sizes are upper bounds.
+  // Built again from the bytes once a whole copy is there.
+  bool inferred_index = false;
 
   friend bool operator==(const ShardRecord&, const ShardRecord&) = default;
 };

@@ -128,7 +128,13 @@ struct FakeIo::Disk {
 namespace {
 
 FileStat StatOfFile(uint64_t size, uint64_t inode, int64_t mtime_ns) {
-  return {.size = size, .device = 1, .inode = inode, .mtime_ns = mtime_ns, .is_regular = true, .is_directory = false};
+  return {.size = size,
+          .allocated = size,
+          .device = 1,
+          .inode = inode,
+          .mtime_ns = mtime_ns,
+          .is_regular = true,
+          .is_directory = false};
 }
 
 }  // namespace

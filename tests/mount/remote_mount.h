@@ -1,4 +1,4 @@
-// A source as if behind a network: sequential only, and failing as told.
+// A source as if behind a network: sequential only, or serving ranges, and failing as told.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +22,7 @@ struct RemoteSource {
   bool ready = true;
   bool size_known = true;
   std::string validator = "v1";
+  bool ranges = false;  // random access, as an HTTP server that serves ranges and names its versions
 
   absl::Status stat_error = {};
   absl::Status open_error = {};
@@ -34,14 +35,16 @@ struct RemoteSource {
   std::atomic<int> stats = 0;
   std::atomic<int> opens = 0;
   std::atomic<int> streams_open = 0;
+  std::atomic<int> requests = 0;         // for ranges
+  std::atomic<uint64_t> bytes_sent = 0;  // in answer to them
 };
 
 class RemoteStream final : public ByteStream {
  public:
-  RemoteStream(RemoteSource& source, uint64_t offset, const WorkContext& work)
+  RemoteStream(RemoteSource& source, uint64_t offset, const WorkContext& work, uint64_t end = UINT64_MAX)
       : source_(source), body_(source.content), offset_(offset), work_(work) {
     AppendBytes(body_, source.appended);
-    body_.resize(std::min<uint64_t>(body_.size(), source.cut_at));
+    body_.resize(std::min<uint64_t>({body_.size(), source.cut_at, end}));
     ++source_.streams_open;
   }
   ~RemoteStream() override { --source_.streams_open; }
@@ -56,6 +59,7 @@ class RemoteStream final : public ByteStream {
         std::min<uint64_t>({size, body_.size() - offset_, kReadMax, fail_at - offset_});
     std::memcpy(out, body_.data() + offset_, n);
     offset_ += n;
+    source_.bytes_sent += n;
     return n;
   }
 
@@ -72,7 +76,7 @@ class RemoteMount final : public Mount {
  public:
   RemoteMount(RemoteSource& source, Url url) : source_(source), url_(std::move(url)) {}
 
-  MountTraits traits() const override { return {}; }
+  MountTraits traits() const override { return {.random = source_.ranges}; }
   Url url() const override { return url_; }
 
   absl::StatusOr<MountStat> Stat(Io&, const WorkContext& work) const override {
@@ -96,6 +100,35 @@ class RemoteMount final : public Mount {
     RETURN_IF_ERROR(source_.open_error);
     if (!source_.exists) return NotFound("open {}: no such source", url_.Redacted());
     return std::make_unique<RemoteStream>(source_, offset, work);
+  }
+
+  absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io& io, const WorkContext& work) const override {
+    if (!source_.ranges) return Mount::OpenRandom(io, work);
+    RETURN_IF_ERROR(work.Check());
+    RETURN_IF_ERROR(source_.open_error);
+    if (!source_.exists) return NotFound("open {}: no such source", url_.Redacted());
+    return NewMemoryReader(source_.content);
+  }
+
+  absl::StatusOr<MountRange> OpenRange(Io& io, const WorkContext& work, ByteRange range,
+                                       const std::string& validator) const override {
+    if (!source_.ranges) return Mount::OpenRange(io, work, range, validator);
+    RETURN_IF_ERROR(work.Check());
+    ++source_.requests;
+    RETURN_IF_ERROR(source_.open_error);
+    if (!source_.exists) return NotFound("open {}: no such source", url_.Redacted());
+    if (!validator.empty() && validator != source_.validator)
+      return FailedPrecondition("open {}: the source has changed", url_.Redacted());
+    MountRange opened;
+    opened.stat.exists = true;
+    opened.stat.ready = source_.ready;
+    opened.stat.size = source_.content.size();
+    opened.stat.size_known = source_.size_known;
+    opened.stat.validator = source_.validator;
+    const uint64_t begin = std::min<uint64_t>(range.offset, source_.content.size());
+    opened.stream = std::make_unique<RemoteStream>(source_, begin, work,
+                                                   range.size > UINT64_MAX - begin ? UINT64_MAX : begin + range.size);
+    return opened;
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <thread>
 #include <utility>
 
@@ -32,20 +33,35 @@ void WriteFile(const std::string& path, Span content) {
 
 class CountingGate final : public SpaceGate {  // any worker thread asks it
  public:
-  absl::Status Take(uint64_t bytes) override {
+  absl::Status Take(uint64_t bytes, const WorkContext&) override {
+    if (TryTake(bytes)) return absl::OkStatus();
+    return ResourceExhausted("the transients have used up their {} bytes", limit);
+  }
+  bool TryTake(uint64_t bytes) override {
     const MutexLock lock(mutex);
-    if (bytes > left) return ResourceExhausted("the transients have used up their {} bytes", limit);
+    if (bytes > left) return false;
     left -= bytes;
-    return absl::OkStatus();
+    return true;
   }
   void Return(uint64_t bytes) override {
     const MutexLock lock(mutex);
     left += bytes;
   }
+  void Holds(const std::string& name, uint64_t bytes) override {
+    const MutexLock lock(mutex);
+    held[name] = bytes;
+  }
+  void Used(const std::string&) override {}
+  void Gone(const std::string& name) override {
+    const MutexLock lock(mutex);
+    left += held[name];
+    held.erase(name);
+  }
 
   Mutex mutex;
   uint64_t limit = uint64_t{1} << 30;
   uint64_t left = limit;
+  std::map<std::string, uint64_t> held;
 };
 
 struct World {
@@ -53,7 +69,7 @@ struct World {
     source.content = TestContent(kSize);
     options.folder = dir.File("transients");
     options.boot_id = "boot1";
-    options.space = &gate;
+    options.space = std::shared_ptr<SpaceGate>(std::shared_ptr<SpaceGate>(), &gate);
     upgrader = ValueOf(Upgrader::Open(io, options));
   }
 

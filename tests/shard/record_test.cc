@@ -33,6 +33,14 @@ ShardRecord Full() {
   return record;
 }
 
+ShardRecord Elsewhere() {
+  ShardRecord record = Full();
+  record.also = {"https://mirror.example/a.car", "s3://bucket/a.car"};
+  record.indexed_location = 2;
+  record.inferred_index = true;
+  return record;
+}
+
 // What a golden file holds: hex, 32 bytes a line. Written anew if DAGSTORE_UPDATE_GOLDEN is set.
 Bytes Golden(const std::string& name, const std::string& encoded) {
   const std::string path = TestDataPath("../golden/" + name);
@@ -66,7 +74,9 @@ TEST_CASE("record: every field survives being written and read, also the empty o
   largest.copy->owned = false;
   largest.error_code = 16;
   largest.url = std::string(2 << 20, 'x');
-  for (const ShardRecord& record : {ShardRecord(), Full(), largest}) {
+  ShardRecord inferred = Full();
+  inferred.inferred_index = true;
+  for (const ShardRecord& record : {ShardRecord(), Full(), largest, Elsewhere(), inferred}) {
     const std::string encoded = EncodeRecord(record);
     CHECK(ValueOf(DecodeRecord(AsSpan(encoded))) == record);
     const RecordHead head = ValueOf(DecodeRecordHead(AsSpan(encoded)));
@@ -77,8 +87,9 @@ TEST_CASE("record: every field survives being written and read, also the empty o
   }
 }
 
-TEST_CASE("record: version 1 has the bytes it has on disks already") {
-  for (const auto& file : {std::pair{"record_v1.hex", Full()}, {"record_v1_new.hex", ShardRecord()}}) {
+TEST_CASE("record: each version has the bytes it has on disks already") {
+  for (const auto& file : {std::pair{"record_v1.hex", Full()}, {"record_v1_new.hex", ShardRecord()},
+                           {"record_v2.hex", Elsewhere()}}) {
     const std::string name = file.first;
     const ShardRecord& record = file.second;
     CAPTURE(name);
@@ -90,7 +101,7 @@ TEST_CASE("record: version 1 has the bytes it has on disks already") {
 }
 
 TEST_CASE("record: row 27: every cut and every flipped bit is DataLoss, never another record") {
-  const std::string encoded = EncodeRecord(Full());
+  for (const std::string& encoded : {EncodeRecord(Full()), EncodeRecord(Elsewhere())}) {
   for (size_t size = 0; size < encoded.size(); ++size) {
     CAPTURE(size);
     CHECK_CODE(DecodeRecord(AsSpan(encoded).first(size)), kDataLoss);
@@ -106,10 +117,22 @@ TEST_CASE("record: row 27: every cut and every flipped bit is DataLoss, never an
     CHECK_FALSE(DecodeRecordHead(AsSpan(flipped)).ok());
   }
   CHECK_CODE(DecodeRecord(AsSpan(encoded + "x")), kDataLoss);
+  }
+}
+
+TEST_CASE("record: what version 1 can say is written as version 1, so that older programs read it") {
+  CHECK_EQ(EncodeRecord(Full())[0], 1);
+  CHECK_EQ(EncodeRecord(Elsewhere())[0], 2);
+  ShardRecord many = Full();
+  many.also.resize(kLocationsMax, "https://mirror.example/a.car");
+  CHECK_CODE(DecodeRecord(AsSpan(EncodeRecord(many))), kDataLoss);
+  ShardRecord outside = Elsewhere();
+  outside.indexed_location = 3;
+  CHECK_CODE(DecodeRecord(AsSpan(EncodeRecord(outside))), kDataLoss);
 }
 
 TEST_CASE("record: row 27: one of a newer version is FailedPrecondition, whatever else it holds") {
-  for (const int version : {2, 200, 255}) {
+  for (const int version : {3, 200, 255}) {
     std::string newer = EncodeRecord(Full());
     newer[0] = static_cast<char>(version);
     CHECK_CODE(DecodeRecord(AsSpan(newer)), kFailedPrecondition);

@@ -599,7 +599,7 @@ TEST_CASE("man page: has every command") {
     return false;
   };
   const std::vector<std::string> commands = Commands({DAGSTORE_BINARY});
-  CHECK_EQ(commands.size(), 21);
+  CHECK_EQ(commands.size(), 23);
   for (const std::string& name : commands) {
     CAPTURE(name);
     if (name == "car") continue;

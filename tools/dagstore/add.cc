@@ -25,6 +25,7 @@ struct AddOptions {
   std::vector<std::string> sources = {};
   std::string key = {};
   bool lazy = false;
+  std::vector<std::string> also = {};
   bool no_verify = false;
   int jobs = 0;
 };
@@ -286,6 +287,7 @@ class Adder {
     RegisterOptions options;
     options.lazy = options_.lazy;
     options.verify = !options_.no_verify;
+    options.also = options_.also;
     ASSIGN_OR_RETURN(const Ticket ticket,
                      store_.RegisterShard(key, std::move(mount), results_, options));
     pending_[ticket] = {index, key, /*existed=*/false};
@@ -442,6 +444,10 @@ void DefineAddCommand(CLI::App& app, Context& context) {
          "before it if another shard has that; for URLs the URL without user and query")
       ->type_name("KEY");
   add->add_flag("--lazy", o->lazy, "Register only; index when it is first needed by key");
+  add->add_option("--also", o->also,
+                  "Another URL of the same bytes, if there is one source; asked when those before it\n"
+                  "fail. May be repeated")
+      ->type_name("URL");
   add->add_flag("--no-verify", o->no_verify,
                 "Index without hashing every block (blocks are still hashed when read)");
   add->add_option("--jobs", o->jobs, "CARs indexed side by side (default: one per core)")

@@ -197,6 +197,7 @@ int WithStore(const Context& context, OpenMode mode, Options options,
   if (mounts == nullptr) return kExitFailed;
   mounts->config->ApplyTo(&options);
   options.mounts = mounts->registry;
+  if (context.cache_bytes != UINT64_MAX) options.copies.bytes_max = context.cache_bytes;
   options.recover_on_start =
       RecoverOnStart::kNever;  // `dagstore recover` is how a person asks for it
   CommandSpan span;

@@ -50,6 +50,7 @@ struct Context {
   std::string trace = {};          // file for spans; empty: as the environment says
   std::string log = {};            // file for the log; empty: none
   std::string log_level = "info";
+  uint64_t cache_bytes = UINT64_MAX;  // quota of local copies
   std::function<int()> command = {};
   mutable std::optional<MountSetup> mounts = {};  // see Mounts()
 };
@@ -59,7 +60,7 @@ void DefineRepositoryCommands(CLI::App& app, Context& context);  // ls, info, st
 void DefineAddCommand(CLI::App& app, Context& context);
 void DefineBlockCommands(CLI::App& app,
                          Context& context);  // get, has, size, find, cat, export, dag, tree
-void DefineManageCommands(CLI::App& app, Context& context);  // rm, recover, gc
+void DefineManageCommands(CLI::App& app, Context& context);  // rm, recover, gc, pin, unpin
 void DefineHealthCommands(CLI::App& app, Context& context);  // verify, fsck, rebuild, quarantine
 void DefineCarCommands(CLI::App& app, Context& context);     // car ...
 

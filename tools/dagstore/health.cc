@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "base/mutex.h"
@@ -93,6 +94,15 @@ class Verifier {
       ++sound_;
       return Print(key, "ok", *report, absl::OkStatus());
     }
+    if (options_.repair && report->damage == Damage::kShard) {
+      const std::optional<ScrubReport> mended = Refetch(*accessor, *report);
+      if (mended.has_value()) {
+        const MutexLock lock(mu_);
+        ++bad_;
+        ++repaired_;
+        return Print(key, "repaired", *mended, report->status);
+      }
+    }
     accessor->ReportDamage(report->status, report->damage);
     accessor->Close();
     // A damaged index is built again by the store; damaged data only when asked, because the source
@@ -103,6 +113,24 @@ class Verifier {
     ++bad_;
     code_ = Worse(code_, kExitFailed);
     Print(key, "bad", *report, report->status);
+  }
+
+  // Has bad parts of a partial local copy fetched again, and reads everything once more. Empty if that is not possible,
+  // or did not help.
+  static std::optional<ScrubReport> Refetch(const Accessor& accessor, const ScrubReport& found) {
+    const uint64_t payload = accessor.index().summary().payload_offset;
+    ScrubReport report = found;
+    // A report names some of the bad blocks; each round mends those.
+    for (uint64_t bad = UINT64_MAX; !report.sound() && !report.findings.empty() && report.bad_blocks < bad;) {
+      bad = report.bad_blocks;
+      for (const ScrubFinding& finding : report.findings) {
+        if (!accessor.source().Forget({payload + finding.offset, kSectionBytesLimit}).ok()) return std::nullopt;
+      }
+      absl::StatusOr<ScrubReport> again = VerifyShard(accessor, InterruptibleWork());
+      if (!again.ok()) return std::nullopt;
+      report = *std::move(again);
+    }
+    return report.sound() ? std::optional(report) : std::nullopt;
   }
 
   static absl::Status Cause(const ShardRecord& record) {

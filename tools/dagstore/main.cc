@@ -37,6 +37,12 @@ int Main(int argc, char** argv) {
       ->type_name("FILE");
   app.add_option("--log-level", context.log_level, "debug, info (default), warning, error")
       ->type_name("LEVEL");
+  app.add_option("--cache", context.cache_bytes,
+                 "Local copies of remote CARs take no more than so many bytes; 10GiB and the like are\n"
+                 "understood (default: $DAGSTORE_CACHE, else no limit)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
+      ->envname("DAGSTORE_CACHE")
+      ->type_name("BYTES");
   app.require_subcommand(1);
   app.fallthrough();  // global options may stand behind the command too
   DefineAddCommand(app, context);

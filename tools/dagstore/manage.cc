@@ -1,4 +1,4 @@
-// `dagstore rm`, `recover`, `gc`: changing what is there.
+// `dagstore rm`, `recover`, `gc`, `pin`, `unpin`: changing what is there.
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
@@ -139,6 +139,30 @@ int RunGc(const Context& context, uint64_t target) {
   });
 }
 
+int RunPin(const Context& context, const std::vector<std::string>& keys, bool pin, bool whole) {
+  return WithStore(context, [&](DagStore& store) {
+    int code = kExitOk;
+    for (const std::string& key : keys) {
+      if (Interrupted().cancelled()) return Worse(code, kExitFailed);
+      absl::Status status = pin ? store.Pin(key) : store.Unpin(key);
+      if (status.ok() && whole) {
+        dagstore::Progress done;
+        WorkContext work = InterruptibleWork();
+        work.progress = &done;
+        status = store.FetchWhole(key, work);
+      }
+      if (!status.ok()) {
+        code = Worse(code, Fail(fmt::format("{} {}", pin ? "pin" : "unpin", LineText(key)), status));
+      } else if (context.json) {
+        PrintLine({{"key", key}, {"pinned", pin}});
+      } else if (!context.quiet) {
+        Print(fmt::format("{}  {}\n", LineText(key), pin ? "pinned" : "unpinned"));
+      }
+    }
+    return code;
+  });
+}
+
 }  // namespace
 
 void DefineManageCommands(CLI::App& app, Context& context) {
@@ -162,6 +186,23 @@ void DefineManageCommands(CLI::App& app, Context& context) {
   recover->callback([&context, o] {
     context.command = [&context, o] { return RunRecover(context, o->keys, o->errored); };
   });
+
+  struct PinOptions {
+    std::vector<std::string> keys = {};
+    bool whole = false;
+  };
+  for (const bool pinning : {true, false}) {
+    auto p = std::make_shared<PinOptions>();
+    CLI::App* pin = app.add_subcommand(
+        pinning ? "pin" : "unpin",
+        pinning ? "Keep the local copies of shards, whatever needs room"
+                : "Let local copies go again when room is needed");
+    pin->add_option("KEY", p->keys, "Keys of shards")->required()->type_name("");
+    if (pinning) pin->add_flag("--whole", p->whole, "Fetch what is missing of the copies now");
+    pin->callback([&context, p, pinning] {
+      context.command = [&context, p, pinning] { return RunPin(context, p->keys, pinning, p->whole); };
+    });
+  }
 
   auto target = std::make_shared<uint64_t>(0);
   CLI::App* gc =

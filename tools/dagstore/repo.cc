@@ -26,12 +26,23 @@ Json ToJson(const ShardInfo& info) {
                {"bytes", info.source_bytes},
                {"index_bytes", info.index_bytes},
                {"copy_bytes", info.copy_bytes},
+               {"copy_partial", info.copy_partial},
+               {"pinned", info.pinned},
+               {"inferred_index", info.inferred_index},
                {"lazy", info.lazy},
                {"verified", info.verified},
                {"unverified_blocks", info.unverified_blocks},
                {"registered", TimeText(info.registered)},
                {"indexed", TimeText(info.indexed)}};
   if (!info.error.ok()) json["error"] = ToString(info.error);
+  for (const LocationInfo& location : info.locations) {
+    Json line = {{"url", location.url}, {"failures", location.failures}};
+    if (location.failures != 0) {
+      line["last_error"] = ToString(location.last_error);
+      line["next_try"] = TimeText(location.next_try);
+    }
+    json["locations"].push_back(std::move(line));
+  }
   return json;
 }
 
@@ -112,6 +123,13 @@ int RunInfo(const Context& context, const std::string& key) {
     row("state", StateName(info->state));
     if (!info->error.ok()) row("error", LineText(Message(info->error)));
     row("source", info->url);
+    for (size_t i = 0; i < info->locations.size(); ++i) {
+      const LocationInfo& location = info->locations[i];
+      if (i != 0) row("also", location.url);
+      if (location.failures == 0) continue;
+      row("", fmt::format("failed {} in a row, again after {}: {}", Count(location.failures, "time"),
+                          TimeText(location.next_try), LineText(Message(location.last_error))));
+    }
     row("size", fmt::format("{} ({} bytes)", HumanBytes(info->source_bytes), info->source_bytes));
     row("blocks", fmt::format("{} ({} bytes)", info->blocks, info->block_bytes));
     constexpr size_t kRootsShown = 10;
@@ -120,7 +138,11 @@ int RunInfo(const Context& context, const std::string& key) {
     if (roots.size() > kRootsShown)
       row("", fmt::format("and {} more: --json has all", roots.size() - kRootsShown));
     row("index", fmt::format("{} bytes", info->index_bytes));
-    if (info->copy_bytes != 0) row("local copy", fmt::format("{} bytes", info->copy_bytes));
+    if (info->copy_bytes != 0 || info->pinned) {
+      row("local copy", fmt::format("{} bytes{}{}", info->copy_bytes, info->copy_partial ? ", of parts" : "",
+                                    info->pinned ? ", pinned" : ""));
+    }
+    if (info->inferred_index) row("", "index as the CAR carries it, samples checked; all once the copy is whole");
     row("verified",
         !info->verified ? "no: hashed when read"
         : info->unverified_blocks != 0

@@ -1,0 +1,343 @@
+// The whole store over sources behind a network: what is fetched, kept, given up and asked again.
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include "index/car_index.h"
+#include "shard/car_reader.h"
+#include "tests/dagstore/store_testing.h"
+#include "tests/mount/remote_mount.h"
+#include "tests/testing.h"
+
+namespace dagstore {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A CARv2 of MakeCar(seed, blocks) with an index of form 0x0401. `twist` may spoil the entries.
+Bytes MakeIndexedCar(uint64_t seed, uint64_t blocks,
+                     const std::function<void(std::vector<std::pair<Bytes, uint64_t>>&)>& twist = {}) {
+  const Bytes payload = MakeCar(seed, blocks);
+  const auto source = NewMemoryReader(Span(payload));
+  const auto reader = ValueOf(CarReader::Open(*source));
+  std::vector<std::pair<Bytes, uint64_t>> entries;
+  CarSection section;
+  while (ValueOf(reader->NextHead(section)))
+    entries.emplace_back(Bytes(section.cid.hash.digest.begin(), section.cid.hash.digest.end()), section.offset);
+  if (twist) twist(entries);
+  std::sort(entries.begin(), entries.end());
+  Bytes out(kCarV2Pragma.begin(), kCarV2Pragma.end());
+  out.resize(out.size() + 16);  // characteristics
+  Append64(out, kCarV2HeaderBytes);
+  Append64(out, payload.size());
+  Append64(out, kCarV2HeaderBytes + payload.size());
+  AppendBytes(out, payload);
+  AppendVarint(out, kCodecCarMultihashIndexSorted);
+  Append32(out, 1);
+  Append64(out, kSha2_256);
+  Append32(out, 1);
+  Append32(out, 40);
+  Append64(out, 40 * entries.size());
+  for (const auto& entry : entries) {
+    AppendBytes(out, entry.first);
+    Append64(out, entry.second);
+  }
+  return out;
+}
+
+struct World {
+  explicit World(uint64_t quota = UINT64_MAX) {
+    options = StoreOptions(dir.File("repo"));
+    auto mounts = std::make_shared<MountRegistry>(DefaultMounts(FileMountConfig()));
+    REQUIRE_STATUS_OK(mounts->Register("remote", [this](const Url& url) -> absl::StatusOr<std::unique_ptr<Mount>> {
+      return std::make_unique<RemoteMount>(sources[url.host], url);
+    }));
+    options.mounts = mounts;
+    options.copies.bytes_max = quota;
+    options.sources.backoff_min = options.sources.backoff_max = absl::ZeroDuration();
+    options.partial.promote_share = 2;
+    Restart();
+  }
+  void Restart() {
+    store.reset();
+    store = ValueOf(DagStore::Open(options));
+  }
+  RemoteSource& Source(const std::string& host, Bytes content, bool ranges = true) {
+    RemoteSource& source = sources[host];
+    source.content = std::move(content);
+    source.ranges = ranges;
+    return source;
+  }
+  absl::Status Register(const std::string& host, const RegisterOptions& with = {}) {
+    return store->RegisterShardSync(host, MountOfUrl(*store, "remote://" + host + "/a.car"), with);
+  }
+  uint64_t BytesOnDisk() const {
+    uint64_t bytes = 0;
+    for (const auto& entry : fs::directory_iterator(options.dir + "/transients")) {
+      std::error_code gone;
+      const auto stat = Io::Posix().Stat(entry.path().string(), Follow::kNever);
+      if (stat.ok() && stat->is_regular) bytes += stat->allocated;
+    }
+    return bytes;
+  }
+
+  TempDir dir;
+  std::map<std::string, RemoteSource> sources;
+  Options options;
+  std::unique_ptr<DagStore> store;
+};
+
+TEST_CASE("remote store: an indexed CARv2 is registered after a few requests, and a block costs one more") {
+  World world;
+  RemoteSource& source = world.Source("a", MakeIndexedCar(1, 20'000));
+  REQUIRE_STATUS_OK(world.Register("a"));
+  CHECK_LE(source.bytes_sent, source.content.size() / 3);  // mostly its index: 800 KB for 10 MB of small blocks
+  const ShardInfo info = ValueOf(world.store->GetShardInfo(ShardKey("a")));
+  CHECK(info.inferred_index);
+  CHECK_FALSE(info.verified);
+  CHECK_EQ(info.blocks, 20'000);
+  CHECK(info.copy_partial);
+
+  const int requests = source.requests;
+  {
+    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
+    CHECK_EQ(source.requests, requests);
+    const auto blocks = accessor.NewBlockstore();
+    Block block;
+    const TestBlock want = MakeBlock(1, 7777);
+    REQUIRE_STATUS_OK(blocks->Get(want.cid.view(), block));
+    CHECK(SameBytes(block.data(), want.data));
+    CHECK_LE(source.requests, requests + 1);
+    for (const uint64_t i : {0, 1, 500, 19'999}) {
+      CHECK_EQ(ValueOf(blocks->GetSize(MakeBlock(1, i).cid.view())), MakeBlock(1, i).data.size());
+    }
+  }
+  // Once all bytes are here the index is built from them.
+  CHECK_STATUS_OK(world.store->FetchWhole(ShardKey("a")));
+  world.Restart();
+  CheckServes(*world.store, "a", 1, 300);
+  const ShardInfo after = ValueOf(world.store->GetShardInfo(ShardKey("a")));
+  CHECK_FALSE(after.inferred_index);
+  CHECK(after.verified);
+  CHECK_FALSE(after.copy_partial);
+  CHECK_EQ(after.blocks, 20'000);
+}
+
+// Defect 49: an index embedded in a foreign CAR was believed.
+TEST_CASE("remote store: row 49: an embedded index that lies is not used, or serves nothing wrong") {
+  using Entries = std::vector<std::pair<Bytes, uint64_t>>;
+  World world;
+  int n = 0;
+  const std::function<void(Entries&)> twists[] = {
+      [](Entries& e) { e[0].second = e[1].second; },
+      [](Entries& e) { for (auto& entry : e) entry.second += 1; },
+      [](Entries& e) { for (size_t i = 0; i + 1 < e.size(); i += 2) std::swap(e[i].first, e[i + 1].first); },
+      [](Entries& e) { for (auto& entry : e) entry.first[5] ^= 1; },
+      [](Entries& e) { e.resize(e.size() / 4); },
+      [](Entries& e) { e.clear(); },
+  };
+  for (const auto& twist : twists) {
+    CAPTURE(n);
+    const std::string key = "s" + std::to_string(n++);
+    world.Source(key, MakeIndexedCar(100 + n, 500, twist));
+    REQUIRE_STATUS_OK(world.Register(key));
+    CHECK_FALSE(ValueOf(world.store->GetShardInfo(ShardKey(key))).inferred_index);
+    CheckServes(*world.store, key, 100 + n, 500);
+  }
+  // One wrong entry among thousands may pass; the block behind it is refused.
+  world.Source("b", MakeIndexedCar(50, 5000, [](Entries& e) { std::swap(e[2001].first, e[2002].first); }));
+  REQUIRE_STATUS_OK(world.Register("b"));
+  const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("b")));
+  Block block;
+  const TestBlock want = MakeBlock(50, 2001);
+  const absl::Status status = accessor.NewBlockstore()->Get(want.cid.view(), block);
+  if (status.ok()) CHECK(SameBytes(block.data(), want.data));
+  if (!status.ok()) CHECK_CODE(status, kDataLoss);
+}
+
+TEST_CASE("remote store: a CARv1 is fetched, hashed, indexed and kept while it crosses the network once") {
+  for (const bool ranges : {true, false}) {
+    World world;
+    RemoteSource& source = world.Source("a", MakeCar(2, 20'000), ranges);
+    REQUIRE_STATUS_OK(world.Register("a"));
+    CHECK_LE(source.bytes_sent, source.content.size() + (uint64_t{2} << kGranuleBitsMin));
+    CHECK(ValueOf(world.store->GetShardInfo(ShardKey("a"))).verified);
+    const uint64_t sent = source.bytes_sent;
+    source.exists = false;  // the copy serves alone, also after a restart
+    CheckServes(*world.store, "a", 2, 500);
+    world.Restart();
+    CheckServes(*world.store, "a", 2, 500);
+    CHECK_EQ(source.bytes_sent, sent);
+  }
+}
+
+TEST_CASE("remote store: row 20: a registration that breaks off goes on where it was, when it is asked for again") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
+  source.fail_at = source.content.size() / 2;
+  CHECK_CODE(world.Register("a"), kUnavailable);
+  const ShardInfo failed = ValueOf(world.store->GetShardInfo(ShardKey("a")));
+  CHECK(failed.state == ShardState::kErrored);
+  REQUIRE_EQ(failed.locations.size(), 1);
+  CHECK_GE(failed.locations[0].failures, 1);
+  CHECK_CODE(failed.locations[0].last_error, kUnavailable);
+  SUBCASE("by the same process") {}
+  SUBCASE("by the next") { world.Restart(); }
+  source.fail_at.reset();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CHECK_LE(source.bytes_sent, source.content.size() + (uint64_t{8} << kGranuleBitsMin));
+  CheckServes(*world.store, "a", 3, 500);
+}
+
+TEST_CASE("remote store: another location is asked when one fails, at registration and later") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& first = world.Source("a", MakeIndexedCar(4, 2000));
+  RemoteSource& second = world.Source("mirror", MakeIndexedCar(4, 2000));
+  second.validator = "mirror's own";
+  RegisterOptions with;
+  with.also = {"remote://mirror/a.car"};
+  SUBCASE("because it is gone") { first.exists = false; }
+  SUBCASE("because it does not answer") { first.open_error = Unavailable("connection refused"); }
+  SUBCASE("because it has other bytes") {
+    for (size_t i = 1000; i < first.content.size(); i += 100) first.content[i] ^= 1;
+  }
+  REQUIRE_STATUS_OK(world.Register("a", with));
+  CheckServes(*world.store, "a", 4, 500);
+  const ShardInfo info = ValueOf(world.store->GetShardInfo(ShardKey("a")));
+  REQUIRE_EQ(info.locations.size(), 2);
+  CHECK_EQ(info.locations[1].url, "remote://mirror/a.car");
+  CHECK_EQ(info.locations[1].failures, 0);
+  world.Restart();
+  CheckServes(*world.store, "a", 4, 500);
+  RegisterOptions bad;
+  bad.also = {"unknown://x"};
+  CHECK_CODE(world.Register("mirror", bad), kInvalidArgument);
+}
+
+TEST_CASE("remote store: 32 readers of one cold shard cause one transfer") {
+  World world;
+  RemoteSource& source = world.Source("a", MakeCar(5, 20'000), /*ranges=*/false);
+  RegisterOptions lazy;
+  lazy.lazy = true;
+  REQUIRE_STATUS_OK(world.Register("a", lazy));
+  std::vector<std::thread> threads;
+  std::atomic<int> right = 0;
+  for (int i = 0; i < 32; ++i) {
+    threads.emplace_back([&] { right += world.store->AcquireShardSync(ShardKey("a")).ok() ? 1 : 0; });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQ(right, 32);
+  CHECK_EQ(source.opens, 1);
+}
+
+TEST_CASE("remote store: the quota holds at every moment, under a working set that is larger") {
+  constexpr uint64_t kBlocks = 2000;
+  constexpr int kShards = 6;
+  World world(/*quota=*/uint64_t{3} << 20);  // of about 6 MiB
+  for (int i = 0; i < kShards; ++i) {
+    const std::string key = "s" + std::to_string(i);
+    world.Source(key, MakeCar(20 + i, kBlocks), /*ranges=*/i % 2 == 0);
+    REQUIRE_STATUS_OK(world.Register(key));
+    CHECK_LE(world.BytesOnDisk(), world.options.copies.bytes_max);
+  }
+  REQUIRE_STATUS_OK(world.store->Pin(ShardKey("s0")));
+  REQUIRE_STATUS_OK(world.store->FetchWhole(ShardKey("s0")));
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < kShards; ++i) {
+      CheckServes(*world.store, "s" + std::to_string(i), 20 + i, 200);
+      CHECK_LE(world.BytesOnDisk(), world.options.copies.bytes_max);
+    }
+  }
+  const StoreStats stats = ValueOf(world.store->Stats());
+  CHECK_LE(stats.copies.bytes_peak, world.options.copies.bytes_max);
+  CHECK_GE(stats.copies.evictions, 3);
+  CHECK_EQ(stats.engine.shards_by_state[static_cast<size_t>(ShardState::kErrored)], 0);
+  const ShardInfo pinned = ValueOf(world.store->GetShardInfo(ShardKey("s0")));
+  CHECK(pinned.pinned);
+  CHECK_FALSE(pinned.copy_partial);
+  CHECK_GT(pinned.copy_bytes, 0);
+}
+
+TEST_CASE("remote store: pins are durable, gc spares them, and go with their shard") {
+  World world;
+  for (const char* key : {"a", "b"}) {
+    world.Source(key, MakeCar(8, 500));
+    REQUIRE_STATUS_OK(world.Register(key));
+  }
+  REQUIRE_STATUS_OK(world.store->Pin(ShardKey("a")));
+  CHECK_CODE(world.store->Pin(ShardKey("nobody")), kNotFound);
+  world.Restart();
+  CHECK(ValueOf(world.store->GetShardInfo(ShardKey("a"))).pinned);
+  CHECK_EQ(ValueOf(world.store->Gc()).copies_removed, 1);
+  CHECK_GT(ValueOf(world.store->GetShardInfo(ShardKey("a"))).copy_bytes, 0);
+  CHECK_EQ(ValueOf(world.store->GetShardInfo(ShardKey("b"))).copy_bytes, 0);
+  REQUIRE_STATUS_OK(world.store->Unpin(ShardKey("a")));
+  CHECK_EQ(ValueOf(world.store->Gc()).copies_removed, 1);
+  REQUIRE_STATUS_OK(world.store->Pin(ShardKey("a")));
+  REQUIRE_STATUS_OK(world.store->DestroyShardSync(ShardKey("a")));
+  REQUIRE_STATUS_OK(world.Register("a"));
+  CHECK_FALSE(ValueOf(world.store->GetShardInfo(ShardKey("a"))).pinned);
+  CheckServes(*world.store, "b", 8, 500);
+}
+
+TEST_CASE("remote store: a source that has changed is refused, and taken only by a recovery") {
+  World world;
+  RemoteSource& source = world.Source("a", MakeIndexedCar(9, 20'000));
+  REQUIRE_STATUS_OK(world.Register("a"));
+  source.content = MakeIndexedCar(10, 2000);
+  source.validator = "v2";
+  {
+    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
+    int refused = 0;
+    for (uint64_t i = 0; i < 20'000; i += 500) {  // a few are here
+      Block block;
+      const TestBlock want = MakeBlock(9, i);
+      const absl::Status status = accessor.NewBlockstore()->Get(want.cid.view(), block);
+      if (status.ok()) CHECK(SameBytes(block.data(), want.data));
+      if (!status.ok()) CHECK_CODE(status, kFailedPrecondition);
+      refused += status.ok() ? 0 : 1;
+    }
+    CHECK_GE(refused, 10);
+    accessor.ReportDamage(DataLoss("for the test"), Damage::kShard);
+  }
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CheckServes(*world.store, "a", 10, 300);
+}
+
+TEST_CASE("remote store: bytes of a partial copy that have rotten are fetched again") {
+  World world;
+  world.Source("a", MakeIndexedCar(11, 3000));
+  REQUIRE_STATUS_OK(world.Register("a"));
+  CheckServes(*world.store, "a", 11, 1000);
+  for (const auto& entry : fs::directory_iterator(world.options.dir + "/transients")) {
+    if (entry.path().extension() != ".part") continue;
+    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(100'000);
+    file << std::string(100'000, 'x');
+    REQUIRE(file.good());
+  }
+  CheckServes(*world.store, "a", 11, 1000);
+  CHECK_EQ(ValueOf(world.store->Stats()).engine.shards_by_state[static_cast<size_t>(ShardState::kErrored)], 0);
+}
+
+// A resource error changes nothing durable: the shard is as it was, and the next attempt works.
+TEST_CASE("remote store: a copy that does not fit the quota leaves its shard as it was") {
+  World world(/*quota=*/100'000);
+  world.options.copies.wait_max = absl::ZeroDuration();
+  world.Restart();
+  world.Source("a", MakeCar(12, 2000), /*ranges=*/false);
+  CHECK_CODE(world.Register("a"), kResourceExhausted);
+  CHECK(ValueOf(world.store->GetShardInfo(ShardKey("a"))).state == ShardState::kNew);
+  CHECK_EQ(world.BytesOnDisk(), 0);
+  world.options.copies.bytes_max = UINT64_MAX;
+  world.Restart();
+  CheckServes(*world.store, "a", 12, 300);
+}
+
+}  // namespace
+}  // namespace dagstore

@@ -1,0 +1,526 @@
+#include "mount/partial_copy.h"
+
+#include <random>
+#include <thread>
+
+#include "mount/upgrader.h"
+#include "tests/conformance/mount_suite.h"
+#include "tests/fakes/fake_io.h"
+#include "tests/mount/remote_mount.h"
+#include "tests/testing.h"
+
+namespace dagstore {
+namespace {
+
+constexpr size_t kSize = 3'000'001;
+constexpr uint64_t kGranule = uint64_t{1} << kGranuleBitsMin;
+
+struct World {
+  explicit World(Io& with = Io::Posix(), uint64_t quota = UINT64_MAX) : io(with) {
+    source.content = TestContent(kSize);
+    source.ranges = true;
+    other.content = source.content;
+    other.ranges = true;
+    other.validator = "other";
+    limits.backoff_min = limits.backoff_max = absl::ZeroDuration();
+    options.folder = dir.File("transients");
+    options.boot_id = "boot1";
+    options.partial.promote_share = 2;
+    cache_options.bytes_max = quota;
+    cache_options.wait_max = absl::ZeroDuration();
+    Restart();
+  }
+  void Restart() {
+    upgrader.reset();
+    cache = std::make_shared<CopyCache>(cache_options, io, Clock::Real());
+    sources = std::make_shared<Sources>(limits, io, Clock::Real(), 1);
+    options.space = cache;
+    options.sources = sources;
+    upgrader = ValueOf(Upgrader::Open(io, options));
+  }
+  absl::StatusOr<Upgraded> Upgrade(const WorkContext& work = {}) {
+    return upgrader->Upgrade(*mount, spec, io, work);
+  }
+  // As a shard that is indexed: size and version are known.
+  void Know() {
+    spec.expected_size = source.content.size();
+    spec.expected_validator = source.validator;
+    spec.serves_ranges = true;
+  }
+  bool Reads(const RandomReader& reader, uint64_t offset, size_t size) const {
+    Bytes out(size);
+    const absl::Status status = reader.Read(offset, size, out.data());
+    INFO(ToString(status));
+    CHECK(status.ok());
+    return status.ok() && SameBytes(out, Span(source.content).subspan(offset, size));
+  }
+  std::vector<std::string> Files() const { return ValueOf(io.List(options.folder)); }
+
+  Io& io;
+  TempDir dir;
+  RemoteSource source, other;
+  std::shared_ptr<const Mount> mount =
+      std::make_shared<RemoteMount>(source, ValueOf(Url::Parse("remote://me:CANARY@host/a.car?sig=CANARY")));
+  std::shared_ptr<const Mount> mirror =
+      std::make_shared<RemoteMount>(other, ValueOf(Url::Parse("remote://mirror/a.car")));
+  SourceLimits limits;
+  CopyCacheOptions cache_options;
+  UpgraderOptions options;
+  std::shared_ptr<CopyCache> cache;
+  std::shared_ptr<Sources> sources;
+  std::unique_ptr<Upgrader> upgrader;
+  TransientSpec spec{.name_stem = "abc234", .generation = 7};
+};
+
+TEST_CASE("remote mount: passes the suite with ranges too") {
+  RemoteSource source;
+  source.ranges = true;
+  MountUnderTest test;
+  REQUIRE_STATUS_OK(test.registry.Register("remote", RemoteMountFactory(source)));
+  test.put = [&](const Bytes& content) {
+    source.content = content;
+    source.exists = true;
+    return ValueOf(test.registry.Make(ValueOf(Url::Parse("remote://me:pw@host/a%00b?k=v"))));
+  };
+  test.remove = [&] { source.exists = false; };
+  CheckMount(test);
+}
+
+TEST_CASE("partial copy: the first request is the stat, and a read costs one more, of what it wants only") {
+  World world;
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  REQUIRE(upgraded.partial != nullptr);
+  CHECK_EQ(world.source.requests, 1);
+  CHECK_EQ(world.source.stats, 0);
+  CHECK(world.Reads(*upgraded.reader, 0, 1000));  // came with the answer
+  CHECK_EQ(world.source.requests, 1);
+  CHECK(world.Reads(*upgraded.reader, 2'000'000, 100));
+  CHECK_EQ(world.source.requests, 2);
+  CHECK_LE(world.source.bytes_sent, 2 * kGranule);
+  CHECK(world.Reads(*upgraded.reader, 2'000'050, 100));  // is there
+  CHECK_EQ(world.source.requests, 2);
+  CHECK(world.Reads(*upgraded.reader, kSize - 10, 10));
+  CHECK_EQ(ValueOf(upgraded.reader->ReadSome(kSize, 1, nullptr)), 0);
+  CHECK_EQ(world.Files(), std::vector<std::string>{"abc234.7.part"});
+}
+
+TEST_CASE("partial copy: a shard that is known is opened without asking") {
+  World world;
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK_EQ(world.source.requests + world.source.stats, 0);
+  CHECK(world.Reads(*upgraded.reader, 1'000'000, 5000));
+  CHECK_EQ(world.source.requests, 1);
+}
+
+TEST_CASE("partial copy: random reads by many threads give the right bytes, and each extent crosses once") {
+  World world;
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      std::mt19937_64 random(i);
+      Bytes out(300'000);
+      for (int n = 0; n < 50; ++n) {
+        const uint64_t offset = random() % kSize;
+        const size_t size = std::min<uint64_t>(random() % out.size(), kSize - offset);
+        if (!upgraded.reader->Read(offset, size, out.data()).ok() ||
+            !SameBytes(Span(out).first(size), Span(world.source.content).subspan(offset, size)))
+          ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQ(wrong, 0);
+  CHECK_LE(world.source.bytes_sent, kSize);
+}
+
+TEST_CASE("partial copy: 32 readers of one cold shard cause one transfer") {
+  World world;
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  std::vector<std::thread> threads;
+  std::atomic<int> right = 0;
+  for (int i = 0; i < 32; ++i) {
+    threads.emplace_back([&] {
+      Bytes out(kSize);
+      if (upgraded.reader->Read(0, kSize, out.data()).ok() && SameBytes(out, world.source.content)) ++right;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQ(right, 32);
+  CHECK_EQ(world.source.bytes_sent, kSize);
+}
+
+TEST_CASE("partial copy: a reader that goes forward is served ahead, hinted blocks come in one request") {
+  World world;
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  for (uint64_t at = 0; at + 50'000 <= 2'000'000; at += 50'000) CHECK(world.Reads(*upgraded.reader, at, 50'000));
+  CHECK_LE(world.source.requests, 8);  // 31 granules one by one otherwise
+
+  World hinted;
+  hinted.Know();
+  const Upgraded other = ValueOf(hinted.Upgrade());
+  const ByteRange blocks[] = {{1'000'000, 1000}, {1'100'000, 1000}, {1'200'000, 1000}, {2'900'000, 1000}};
+  other.reader->WillRead(blocks);
+  for (const ByteRange& block : blocks) CHECK(hinted.Reads(*other.reader, block.offset, block.size));
+  CHECK_EQ(hinted.source.requests, 2);
+}
+
+TEST_CASE("partial copy: prefetches run in the background, and their readers wait for them") {
+  World world;
+  world.Know();
+  std::vector<absl::AnyInvocable<void()>> posted;
+  world.upgrader->SetBackground([&](absl::AnyInvocable<void()> work) { posted.push_back(std::move(work)); });
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  const ByteRange blocks[] = {{0, 10}, {1'000'000, 10}, {2'900'000, 10}};
+  upgraded.reader->WillRead(blocks);
+  REQUIRE_EQ(posted.size(), 3);
+  for (auto& work : posted) work();
+  CHECK_EQ(world.source.requests, 3);
+  for (const ByteRange& block : blocks) CHECK(world.Reads(*upgraded.reader, block.offset, block.size));
+  CHECK_EQ(world.source.requests, 3);
+  world.upgrader->SetBackground(nullptr);
+}
+
+TEST_CASE("partial copy: what was saved survives a restart; the source is asked for the rest only") {
+  World world;
+  world.Know();
+  {
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK(world.Reads(*upgraded.reader, 0, 1'000'000));
+    world.spec.existing = upgraded.local;
+  }
+  CHECK_EQ(world.Files(), std::vector<std::string>{"abc234.7.map", "abc234.7.part"});
+  const uint64_t sent = world.source.bytes_sent;
+  world.options.boot_id = "boot2";
+  world.Restart();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*upgraded.reader, 0, 1'000'000));
+  CHECK_EQ(world.source.bytes_sent, sent);
+  CHECK_EQ(world.upgrader->Stats().copies_resumed, 1);
+  REQUIRE_STATUS_OK(upgraded.reader->MakeWhole({}));
+  CHECK_EQ(world.source.bytes_sent, kSize);
+  CHECK_EQ(world.Files(), std::vector<std::string>{"abc234.7.car"});
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+  // And the whole one is used as such.
+  world.spec.existing = upgraded.local;
+  const Upgraded whole = ValueOf(world.Upgrade());
+  CHECK(whole.partial == nullptr);
+  CHECK(world.Reads(*whole.reader, 0, kSize));
+}
+
+// Defect 20 and resumption: an interrupted job goes on where it broke off, under another generation.
+TEST_CASE("partial copy: an interrupted download goes on where it broke off") {
+  World world;
+  world.limits.attempts_max = 1;
+  world.Restart();
+  world.spec.for_job = true;
+  world.source.fail_at = 2'000'000;
+  {
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK_CODE(upgraded.reader->MakeWhole({}), kUnavailable);
+    world.upgrader->KeepForLater(*upgraded.partial);
+    CHECK_STATUS_OK(world.upgrader->Discard(world.io, *upgraded.local));  // spared
+  }
+  const uint64_t sent = world.source.bytes_sent;
+  CHECK_GE(sent, 1'900'000);
+  SUBCASE("in the same life") {}
+  SUBCASE("after a restart") { world.Restart(); }
+  world.source.fail_at.reset();
+  world.spec.generation = 8;
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  REQUIRE_STATUS_OK(upgraded.reader->MakeWhole({}));
+  CHECK_LE(world.source.bytes_sent, kSize + 2 * kGranule);
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+}
+
+TEST_CASE("partial copy: an attempt that brought bytes is followed by another; one that never brings any is not") {
+  World world;
+  world.Know();
+  // The connection breaks every 200,000 bytes.
+  uint64_t limit = 200'000;
+  world.source.fail_at = limit;
+  world.source.before_read = [&](uint64_t offset) {
+    if (offset >= limit) world.source.fail_at = limit = offset + 200'000;
+  };
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+
+  World dead;
+  dead.Know();
+  const Upgraded never = ValueOf(dead.Upgrade());
+  dead.source.open_error = Unavailable("connection refused");
+  Bytes out(10);
+  CHECK_CODE(never.reader->Read(0, 10, out.data()), kUnavailable);
+  CHECK_EQ(dead.source.requests, dead.limits.attempts_max);
+  CHECK_EQ(dead.sources->FailureOf(dead.mount->url()).failures, dead.limits.attempts_max);
+  dead.source.open_error = absl::OkStatus();  // nothing is remembered
+  CHECK(dead.Reads(*never.reader, 0, 10));
+  CHECK_EQ(dead.sources->FailureOf(dead.mount->url()).failures, 0);
+}
+
+// Two versions of a source never meet in one copy.
+TEST_CASE("partial copy: a source that has changed is refused, and what is there stays readable") {
+  World world;
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*upgraded.reader, 0, 1000));
+  const Bytes before = world.source.content;
+  Bytes out(1000);
+  SUBCASE("by its validator") { world.source.validator = "v2"; }
+  SUBCASE("by its size") { world.source.content.resize(kSize + 1); }
+  const absl::Status status = upgraded.reader->Read(1'000'000, 1000, out.data());
+  CHECK_CODE(status, kFailedPrecondition);
+  CHECK_EQ(ToString(status).find("CANARY"), std::string::npos);
+  CHECK(upgraded.reader->Read(0, 1000, out.data()).ok());
+  CHECK(SameBytes(out, Span(before).first(1000)));
+  CHECK_CODE(upgraded.reader->MakeWhole({}), kFailedPrecondition);
+}
+
+TEST_CASE("partial copy: a source that says too little of itself is copied whole") {
+  for (int i = 0; i < 3; ++i) {
+    CAPTURE(i);
+    World world;
+    if (i == 0) world.source.validator.clear();
+    if (i == 1) world.source.validator = "W/\"weak\"";
+    if (i == 2) world.source.size_known = false;
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK(upgraded.partial == nullptr);
+    CHECK(world.Reads(*upgraded.reader, 0, kSize));
+    CHECK_EQ(world.Files(), std::vector<std::string>{"abc234.7.car"});
+  }
+}
+
+TEST_CASE("partial copy: a body that is short or breaks off is not kept as if it were whole") {
+  World world;
+  world.Know();
+  world.source.cut_at = 1'500'000;
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*upgraded.reader, 0, 1'400'000));
+  CHECK_CODE(upgraded.reader->MakeWhole({}), kUnavailable);
+  Bytes out(10);
+  CHECK_CODE(upgraded.reader->Read(1'600'000, 10, out.data()), kUnavailable);
+  for (const std::string& name : world.Files()) CHECK_FALSE(name.ends_with(".car"));
+  world.source.cut_at = UINT64_MAX;
+  CHECK_STATUS_OK(upgraded.reader->MakeWhole({}));
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+}
+
+TEST_CASE("partial copy: another location serves when the first fails, if it has the same size") {
+  World world;
+  world.Know();
+  const Upgraded upgraded =
+      ValueOf(world.upgrader->Upgrade({world.mount, world.mirror}, world.spec, world.io, {}));
+  CHECK(world.Reads(*upgraded.reader, 0, 1000));
+  CHECK_EQ(world.other.requests, 0);
+  world.source.open_error = Unavailable("503");
+  CHECK(world.Reads(*upgraded.reader, 1'000'000, 1000));
+  CHECK_EQ(world.other.requests, 1);
+  // The failed one rests, and is not asked first.
+  const int asked = world.source.requests;
+  world.sources->Report(world.mount->url(), Unavailable("503"));
+  Bytes out(1000);
+  CHECK(world.Reads(*upgraded.reader, 2'000'000, 1000));
+  CHECK_GE(world.source.requests, asked);
+  // Its version is remembered too.
+  world.other.validator = "newer";
+  CHECK_FALSE(upgraded.reader->Read(2'500'000, 10, out.data()).ok());
+  world.other.validator = "other";
+  world.other.content.resize(kSize - 1);
+  CHECK_FALSE(upgraded.reader->Read(2'500'000, 10, out.data()).ok());
+}
+
+// Defect 19: a shared fetch ended with its first caller.
+TEST_CASE("partial copy: one reader's stop does not touch another who waits for the same extent") {
+  World world;
+  world.Know();
+  const Upgraded first = ValueOf(world.Upgrade());
+  CancelFlag stop;
+  const std::unique_ptr<RandomReader> job = ValueOf(PartialCopy::NewJobReader(first.partial, {.cancel = &stop}));
+  std::thread second;
+  std::atomic<bool> right = false;
+  bool once = false;
+  world.source.before_read = [&](uint64_t) {
+    if (std::exchange(once, true)) return;
+    second = std::thread([&] {
+      Bytes out(100);
+      right = first.reader->Read(1'000'000, 100, out.data()).ok() &&
+              SameBytes(out, Span(world.source.content).subspan(1'000'000, 100));
+    });
+    stop.Cancel();
+  };
+  Bytes out(300'000);
+  CHECK_CODE(job->Read(1'000'000, out.size(), out.data()), kCancelled);
+  second.join();
+  CHECK(right);
+}
+
+TEST_CASE("partial copy: what finds no room is read all the same, and the quota holds") {
+  World world(Io::Posix(), /*quota=*/600'000);
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+  CHECK_LE(world.cache->Stats().bytes_peak, 600'000);
+  CHECK_GE(world.upgrader->Stats().bytes_not_kept, kSize);
+  CHECK_CODE(upgraded.reader->MakeWhole({}), kResourceExhausted);
+  CHECK_STATUS_OK(world.upgrader->Delete(world.io, *upgraded.local));
+  CHECK_EQ(world.cache->Stats().bytes, 0);
+  CHECK(world.Files().empty());
+  CHECK(world.Reads(*upgraded.reader, 0, 1000));  // a reader that is still there reads on
+  CHECK(world.Files().empty());
+}
+
+TEST_CASE("partial copy: a full disk and a failing one cost the copy, never a byte") {
+  FakeIo io;
+  World world(io);
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  io.FailAfterBytes(500'000);
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+  CHECK_CODE(upgraded.reader->MakeWhole({}), kResourceExhausted);
+  io.Heal();
+  CHECK_STATUS_OK(upgraded.reader->MakeWhole({}));
+  CHECK(world.Reads(*upgraded.reader, 0, kSize));
+}
+
+TEST_CASE("partial copy: after a failed sync nothing of the file is used, and after two none is made") {
+  FakeIo io;
+  World world(io);
+  world.Know();
+  for (int i = 0; i < 2; ++i) {
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK(world.Reads(*upgraded.reader, 0, 200'000));
+    io.FailNth(FakeIo::Op::kSync, 1, DataLoss("EIO"));
+    CHECK_CODE(upgraded.partial->Save(), kDataLoss);
+    io.Heal();
+    CHECK(world.Files().empty());
+    CHECK_EQ(world.cache->Stats().bytes, 0);
+    CHECK(world.Reads(*upgraded.reader, 0, 200'000));  // from the source
+    ++world.spec.generation;
+  }
+  CHECK_CODE(world.Upgrade(), kResourceExhausted);
+}
+
+TEST_CASE("partial copy: an extent that the disk has lost is fetched again") {
+  FakeIo io;
+  World world(io);
+  world.Know();
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*upgraded.reader, 0, 200'000));
+  SUBCASE("because a read fails") { io.FailReads(world.options.folder + "/abc234.7.part"); }
+  SUBCASE("because its bytes are wrong, and the reader says so") {
+    io.FlipBit(world.options.folder + "/abc234.7.part", 1000, 3);
+    CHECK_STATUS_OK(upgraded.reader->Forget({1000, 1}));
+  }
+  CHECK(world.Reads(*upgraded.reader, 0, 200'000));
+}
+
+// Goal: whenever the machine goes down, what the map says is there is there, and a .car is whole.
+// Method: it goes down at each operation in turn, and loses what it may lose.
+TEST_CASE("partial copy: after a crash at any point no wrong byte is served") {
+  for (const FakeIo::Lost lost : {FakeIo::Lost::kAll, FakeIo::Lost::kData, FakeIo::Lost::kHalfData}) {
+    bool crashed = true;
+    for (uint64_t n = 1; crashed; ++n) {
+      CAPTURE(n);
+      FakeIo io;
+      World world(io);
+      world.source.content.resize(400'001);
+      world.options.partial.map_save_bytes = 100'000;
+      world.Restart();
+      world.Know();
+      io.StopAtNth(n);
+      crashed = [&] {
+        absl::StatusOr<Upgraded> upgraded = world.Upgrade();
+        if (!upgraded.ok()) return true;
+        Bytes out(150'000);
+        (void)upgraded->reader->Read(0, out.size(), out.data());
+        (void)upgraded->partial->Save();
+        (void)upgraded->reader->Read(200'000, out.size(), out.data());
+        return !upgraded->reader->MakeWhole({}).ok();
+      }();
+      io.Crash(lost);
+      world.options.boot_id = "boot2";
+      world.Restart();
+      CHECK_STATUS_OK(world.upgrader->SweepTemps(io));
+      for (const std::string& name : world.Files()) {
+        if (!name.ends_with(".car")) continue;
+        CHECK(SameBytes(*io.Content(world.options.folder + "/" + name), world.source.content));
+      }
+      world.spec.existing = {
+          .path = "abc234.7.car", .owned = true, .size = world.source.content.size(), .validator = "v1"};
+      const Upgraded upgraded = ValueOf(world.Upgrade());
+      CHECK(world.Reads(*upgraded.reader, 0, world.source.content.size()));
+      CHECK_STATUS_OK(world.upgrader->Delete(io, *upgraded.local));
+      CHECK(world.Files().empty());
+    }
+  }
+}
+
+TEST_CASE("partial copy: any failing file operation is an error or costs the copy, and is not remembered") {
+  uint64_t calls = 0;
+  const auto use = [](World& world) {
+    absl::StatusOr<Upgraded> upgraded = world.Upgrade();
+    if (!upgraded.ok()) return;
+    Bytes out(200'000);
+    const absl::Status read = upgraded->reader->Read(0, out.size(), out.data());
+    if (read.ok()) CHECK(SameBytes(out, Span(world.source.content).first(out.size())));
+    (void)upgraded->partial->Save();
+    (void)upgraded->reader->MakeWhole({});
+  };
+  {
+    FakeIo io;
+    World world(io);
+    world.source.content.resize(400'001);
+    world.Know();
+    calls = io.calls();
+    use(world);
+    calls = io.calls() - calls;
+  }
+  for (uint64_t n = 1; n <= calls; ++n) {
+    CAPTURE(n);
+    for (const absl::Status& error : {ResourceExhausted("ENOSPC"), DataLoss("EIO")}) {
+      FakeIo io;
+      World world(io);
+      world.source.content.resize(400'001);
+      world.Know();
+      io.FailNth(n, error);
+      use(world);
+      io.Heal();
+      world.spec.existing = {
+          .path = "abc234.7.car", .owned = true, .size = world.source.content.size(), .validator = "v1"};
+      const Upgraded upgraded = ValueOf(world.Upgrade());
+      CHECK(world.Reads(*upgraded.reader, 0, world.source.content.size()));
+      CHECK_STATUS_OK(upgraded.reader->MakeWhole({}));
+      CHECK_STATUS_OK(world.upgrader->Delete(io, *upgraded.local));
+      CHECK(world.Files().empty());
+      CHECK_EQ(world.cache->Stats().bytes, 0);
+    }
+  }
+}
+
+TEST_CASE("partial copy: most of a file that is there brings the rest, in the background") {
+  World world;
+  world.options.partial.promote_share = 0.5;
+  world.Restart();
+  world.Know();
+  std::vector<absl::AnyInvocable<void()>> posted;
+  world.upgrader->SetBackground([&](absl::AnyInvocable<void()> work) { posted.push_back(std::move(work)); });
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*upgraded.reader, 0, kSize / 3));
+  CHECK(posted.empty());
+  CHECK(world.Reads(*upgraded.reader, kSize / 3, kSize / 3));
+  REQUIRE_EQ(posted.size(), 1);
+  posted.front()();
+  CHECK_EQ(world.Files(), std::vector<std::string>{"abc234.7.car"});
+  CHECK_EQ(world.upgrader->Stats().copies_promoted, 1);
+  CHECK_EQ(world.cache->Stats().bytes, world.cache->BytesOf("abc234.7.car"));
+  world.upgrader->SetBackground(nullptr);
+}
+
+}  // namespace
+}  // namespace dagstore
