@@ -290,7 +290,6 @@ class World {
   int identities_ = 0;
   uint64_t calls_ = 0;
   uint64_t crash_states_ = 0;
-  int running_ = 0;
   Mutex done_mu_;
   CondVar done_;
   std::set<std::string> user_files_;
