@@ -13,14 +13,12 @@ std::string ToHex(Span bytes) {
   return out;
 }
 
-namespace {
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
 }
-}  // namespace
 
 absl::StatusOr<Bytes> FromHex(std::string_view text) {
   if (text.size() % 2 != 0) return InvalidArgument("hex text of odd length {}", text.size());

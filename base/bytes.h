@@ -57,6 +57,8 @@ template <typename Out>
 void Append64Big(Out& out, uint64_t v) { Append64(out, __builtin_bswap64(v)); }
 
 std::string ToHex(Span bytes);
+// 0 to 15, or -1.
+int HexDigit(char c);
 absl::StatusOr<Bytes> FromHex(std::string_view text);
 
 }  // namespace dagstore

@@ -4,20 +4,13 @@
 #include <charconv>
 
 #include "base/multibase.h"
+#include "base/text.h"
 
 namespace dagstore {
 namespace {
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsAlpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = Lower(c);
-  return out;
-}
-
-// 0 for schemes whose port is always written.
 uint16_t DefaultPort(std::string_view scheme) { return scheme == "https" ? 443 : scheme == "http" ? 80 : 0; }
 
 bool IsName(std::string_view host) {
@@ -47,7 +40,7 @@ absl::Status ParseAuthority(std::string_view text, HttpUrl* url) {
     port = text.substr(close + 1);
   } else {
     const size_t colon = std::min(text.find(':'), text.size());
-    url->host = Lower(text.substr(0, colon));
+    url->host = LowerAscii(text.substr(0, colon));
     port = text.substr(colon);
     if (!IsName(url->host)) return InvalidArgument("HTTP URL with a bad host name");
     if (LooksLikeAddress(url->host) && !IpAddress::Parse(url->host).ok()) {
@@ -94,7 +87,7 @@ absl::StatusOr<HttpUrl> HttpUrl::Parse(std::string_view text) {
   HttpUrl url;
   const size_t colon = text.find("://");
   if (colon == text.npos) return InvalidArgument("no absolute HTTP URL");
-  url.scheme = Lower(text.substr(0, colon));
+  url.scheme = LowerAscii(text.substr(0, colon));
   if (url.scheme != "http" && url.scheme != "https") return InvalidArgument("the scheme is neither http nor https");
   text.remove_prefix(colon + 3);
   const size_t end = std::min(text.find_first_of("/?"), text.size());

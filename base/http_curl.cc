@@ -17,6 +17,7 @@
 #include "base/ftp.h"
 #include "base/http.h"
 #include "base/mutex.h"
+#include "base/text.h"
 
 namespace dagstore {
 namespace {
@@ -414,12 +415,7 @@ class Transfer {
     }
     const size_t colon = line.find(':');
     if (colon == line.npos) return true;
-    std::string name(line.substr(0, colon));
-    for (char& c : name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    std::string_view value = line.substr(colon + 1);
-    while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
-    while (!value.empty() && (value.back() == ' ' || value.back() == '\t')) value.remove_suffix(1);
-    headers_.emplace_back(std::move(name), value);
+    headers_.emplace_back(LowerAscii(line.substr(0, colon)), TrimBlanks(line.substr(colon + 1)));
     return true;
   }
 
@@ -568,25 +564,13 @@ class CurlFtpClient final : public FtpClient {
     url.port = request.port;
     // Two slashes: from the root of the server.
     const bool from_root = request.path.starts_with('/');
-    url.target = from_root ? "/%2F" + Escaped(request.path.substr(1)) : "/" + Escaped(request.path);
+    url.target = from_root ? "/%2F" : "/";
+    AppendPercentEncoded(url.target, std::string_view(request.path).substr(from_root ? 1 : 0), "/");
     ASSIGN_OR_RETURN(const std::vector<IpAddress> addresses,
                      ResolveChecked(*shared_->options.resolver, *shared_->options.addresses, url.host, work));
     auto transfer = std::make_unique<Transfer>(shared_, std::move(url), work);
     RETURN_IF_ERROR(transfer->StartFtp(request, stat_only, addresses));
     return transfer;
-  }
-
-  static std::string Escaped(std::string_view path) {
-    std::string out;
-    for (const char c : path) {
-      if (c == '/' || c == '.' || c == '-' || c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-          (c >= 'A' && c <= 'Z')) {
-        out += c;
-      } else {
-        out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-      }
-    }
-    return out;
   }
 
   const std::shared_ptr<Shared> shared_;

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/mutant.h"
+#include "base/text.h"
 
 namespace dagstore {
 namespace {
@@ -93,12 +94,6 @@ bool IsTracestateValue(std::string_view value) {
                      [](char c) { return c >= 0x20 && c <= 0x7e && c != ',' && c != '='; });
 }
 
-std::string_view Trim(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
 }  // namespace
 
 std::string CleanTracestate(std::string_view header) {
@@ -108,7 +103,7 @@ std::string CleanTracestate(std::string_view header) {
   std::vector<std::string_view> entries;
   for (size_t begin = 0; begin <= header.size();) {
     const size_t end = std::min(header.find(',', begin), header.size());
-    const std::string_view entry = Trim(header.substr(begin, end - begin));
+    const std::string_view entry = TrimBlanks(header.substr(begin, end - begin));
     begin = end + 1;
     if (entry.empty()) continue;
     const size_t equals = entry.find('=');

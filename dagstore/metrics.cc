@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "base/text.h"
 #include "dagstore/dagstore.h"
 
 namespace dagstore {
@@ -58,22 +59,16 @@ class Families {
   std::vector<MetricFamily> families_;
 };
 
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
-
 // Operations that callers ask for, and the rest.
 constexpr ShardOp kAskedOps[] = {ShardOp::kRegister, ShardOp::kAcquire, ShardOp::kRecover, ShardOp::kCollect,
                                  ShardOp::kDestroy, ShardOp::kInitialize};
-std::string OpLabel(ShardOp op) { return op == ShardOp::kInitialize ? "other" : Lower(OpName(op)); }
+std::string OpLabel(ShardOp op) { return op == ShardOp::kInitialize ? "other" : LowerAscii(OpName(op)); }
 
 void AddShards(Families& out, const StoreStats& stats) {
   out.Gauge("dagstore_shards", "Shards by state");
   for (const ShardState state : kAllShardStates) {
     out.Add(static_cast<double>(stats.engine.shards_by_state[static_cast<size_t>(state)]),
-            {{"state", Lower(StateName(state))}});
+            {{"state", LowerAscii(StateName(state))}});
   }
   out.Gauge("dagstore_references", "Accessors that are out");
   out.Add(static_cast<double>(stats.engine.references));
@@ -117,7 +112,7 @@ void AddRequests(Families& out, const EngineStats& engine) {
       const uint64_t answers = engine.answers_by_code[static_cast<size_t>(op)][code];
       if (answers == 0 && code != 0) continue;  // most pairs never happen
       out.Add(static_cast<double>(answers),
-              {{"op", OpLabel(op)}, {"code", Lower(ErrorType(static_cast<absl::StatusCode>(code)))}});
+              {{"op", OpLabel(op)}, {"code", LowerAscii(ErrorType(static_cast<absl::StatusCode>(code)))}});
     }
   }
   out.Histograms("dagstore_request_seconds", "Time to the answer, by operation; of every 64th acquire, of all others");
@@ -165,7 +160,7 @@ void AddJobs(Families& out, const EngineStats& engine) {
       continue;
     }
     out.Add(static_cast<double>(engine.failures_by_code[code]),
-            {{"code", Lower(ErrorType(static_cast<absl::StatusCode>(code)))}});
+            {{"code", LowerAscii(ErrorType(static_cast<absl::StatusCode>(code)))}});
   }
 }
 

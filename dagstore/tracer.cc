@@ -1,12 +1,12 @@
 #include "dagstore/tracer.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <optional>
+
+#include "base/text.h"
 
 namespace dagstore {
 
@@ -14,8 +14,7 @@ namespace dagstore {
 
 Tracer::Tracer(const TracerOptions& options, std::unique_ptr<SpanExporter> exporter)
     : options_(options), exporter_(std::move(exporter)), ring_(std::max<size_t>(options.spans_waiting_max, 1)) {
-  thread_ = std::thread([this] { Run(); });
-  pthread_setname_np(thread_.native_handle(), "dagstore-trace");
+  thread_ = Thread("dagstore-trace", [this] { Run(); });
 }
 
 Tracer::~Tracer() {
@@ -31,7 +30,7 @@ Tracer::~Tracer() {
     while (!ended_ && !end.Passed(clock.Now())) flushed_.WaitFor(mu_, end.Remaining(clock.Now()));
   }
   cancel_.Cancel();
-  thread_.join();
+  thread_.Join();
 }
 
 void Tracer::Record(SpanRecord&& span) {
@@ -129,52 +128,21 @@ SpanSinkStats Tracer::Stats() const {
 
 namespace {
 
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::tolower(c); });
-  return out;
-}
-
-std::string_view Trimmed(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-absl::StatusOr<std::string> PercentDecoded(std::string_view text) {
-  const auto digit = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-  };
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    const int high = i + 1 < text.size() ? digit(text[i + 1]) : -1, low = i + 2 < text.size() ? digit(text[i + 2]) : -1;
-    if (high < 0 || low < 0) return InvalidArgument("a % is not followed by two hexadecimal digits");
-    out += static_cast<char>(high * 16 + low);
-    i += 2;
-  }
-  return out;
-}
-
 // "key=value,key=value", the values percent-encoded.
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParsePairs(std::string_view text) {
   std::vector<std::pair<std::string, std::string>> pairs;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string_view part = Trimmed(text.substr(begin, end - begin));
+    const std::string_view part = TrimBlanks(text.substr(begin, end - begin));
     begin = end + 1;
     if (part.empty()) continue;
     const size_t equals = part.find('=');
-    if (equals == std::string_view::npos || Trimmed(part.substr(0, equals)).empty()) {
+    if (equals == std::string_view::npos || TrimBlanks(part.substr(0, equals)).empty()) {
       return InvalidArgument("\"key=value\" is expected between commas");
     }
-    ASSIGN_OR_RETURN(std::string value, PercentDecoded(Trimmed(part.substr(equals + 1))));
-    pairs.emplace_back(Trimmed(part.substr(0, equals)), std::move(value));
+    std::optional<std::string> value = PercentDecode(TrimBlanks(part.substr(equals + 1)));
+    if (!value.has_value()) return InvalidArgument("a % is not followed by two hexadecimal digits");
+    pairs.emplace_back(TrimBlanks(part.substr(0, equals)), *std::move(value));
   }
   return pairs;
 }
@@ -197,7 +165,7 @@ absl::StatusOr<TraceConfig> TraceConfig::FromEnvironment(absl::FunctionRef<const
   // As the specification has it, an empty variable is one that is not set.
   const auto text = [&](const char* name) -> std::string {
     const char* value = get(name);
-    return value == nullptr ? std::string() : std::string(Trimmed(value));
+    return value == nullptr ? std::string() : std::string(TrimBlanks(value));
   };
   const auto complain = [&](const char* name, std::string_view why) {
     if (status.ok()) status = InvalidArgument("{}: {}", name, why);
@@ -223,12 +191,12 @@ absl::StatusOr<TraceConfig> TraceConfig::FromEnvironment(absl::FunctionRef<const
   if (config.endpoint.empty() && !base.empty()) {
     config.endpoint = base + (base.back() == '/' ? "" : "/") + "v1/traces";
   }
-  const std::string exporter = Lower(text("OTEL_TRACES_EXPORTER"));
+  const std::string exporter = LowerAscii(text("OTEL_TRACES_EXPORTER"));
   if (!exporter.empty() && exporter != "otlp" && exporter != "none") {
     complain("OTEL_TRACES_EXPORTER", "\"otlp\" or \"none\" is expected");
   }
   if (config.endpoint.empty() && exporter == "otlp") config.endpoint = "http://localhost:4318/v1/traces";
-  config.enabled = !config.endpoint.empty() && exporter != "none" && Lower(text("OTEL_SDK_DISABLED")) != "true";
+  config.enabled = !config.endpoint.empty() && exporter != "none" && LowerAscii(text("OTEL_SDK_DISABLED")) != "true";
 
   std::string protocol = text("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL");
   if (protocol.empty()) protocol = text("OTEL_EXPORTER_OTLP_PROTOCOL");
@@ -243,7 +211,7 @@ absl::StatusOr<TraceConfig> TraceConfig::FromEnvironment(absl::FunctionRef<const
       complain(name, Message(pairs.status()));
       continue;
     }
-    for (const auto& pair : *pairs) Set(config.headers, Lower(pair.first), pair.second);
+    for (const auto& pair : *pairs) Set(config.headers, LowerAscii(pair.first), pair.second);
   }
   for (const char* name : {"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"}) {
     if (std::string file = text(name); !file.empty()) config.ca_file = std::move(file);
@@ -269,7 +237,7 @@ absl::StatusOr<TraceConfig> TraceConfig::FromEnvironment(absl::FunctionRef<const
       complain("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1 is expected");
     }
   }
-  const std::string sampler = Lower(text("OTEL_TRACES_SAMPLER"));
+  const std::string sampler = LowerAscii(text("OTEL_TRACES_SAMPLER"));
   using Kind = TraceSampler::Kind;
   if (sampler.empty() || sampler == "parentbased_always_on") {
     config.sampler = TraceSampler(Kind::kParentBased, 1);

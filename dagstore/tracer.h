@@ -10,12 +10,12 @@
 
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/mutex.h"
 #include "base/reader.h"
+#include "base/thread.h"
 #include "dagstore/span.h"
 
 namespace dagstore {
@@ -74,7 +74,7 @@ class Tracer final : public SpanSink {
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
   SpanSinkStats stats_ ABSL_GUARDED_BY(mu_);
-  std::thread thread_;
+  Thread thread_;
 };
 
 // ---- The environment ----

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/hashing.h"
+#include "base/text.h"
 
 namespace dagstore {
 namespace {
@@ -39,12 +40,6 @@ std::string Folded(std::string_view value) {
     }
   }
   if (!out.empty() && out.back() == ' ') out.pop_back();
-  return out;
-}
-
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   return out;
 }
 
@@ -88,7 +83,7 @@ std::string SigV4CanonicalRequest(const HttpRequest& request, const std::string&
                                   std::string* signed_headers) {
   std::map<std::string, std::string> headers;  // sorted, values of one name joined in their order
   const auto add = [&headers](const std::string& name, const std::string& value) {
-    const auto [at, is_new] = headers.try_emplace(Lower(name), Folded(value));
+    const auto [at, is_new] = headers.try_emplace(LowerAscii(name), Folded(value));
     if (!is_new) at->second += "," + Folded(value);
   };
   add("host", HostHeader(request.url));

@@ -2,18 +2,15 @@
 
 #include <algorithm>
 
+#include "base/bytes.h"
 #include "base/mutant.h"
+#include "base/text.h"
 
 namespace dagstore {
 namespace {
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsLower(char c) { return c >= 'a' && c <= 'z'; }
-bool IsUpper(char c) { return c >= 'A' && c <= 'Z'; }
-bool IsHex(char c) { return IsDigit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
-bool IsUnreserved(char c) {
-  return IsDigit(c) || IsLower(c) || IsUpper(c) || c == '-' || c == '.' || c == '_' || c == '~';
-}
 bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
 
 // What may stand unescaped, next to the unreserved characters.
@@ -23,45 +20,15 @@ constexpr std::string_view kInPath = "!$&'()*+,;=:@/";
 // Servers differ in how they read a query's punctuation: all of it is escaped.
 constexpr std::string_view kInQuery = "";
 
-int HexValue(char c) {
-  if (IsDigit(c)) return c - '0';
-  return (c | 0x20) - 'a' + 10;
-}
-
 absl::StatusOr<std::string> Decode(std::string_view text, std::string_view part) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    if (text.size() - i < 3 || !IsHex(text[i + 1]) || !IsHex(text[i + 2])) {
-      return InvalidArgument("URL has a '%' without two hex digits in its {}", part);
-    }
-    out.push_back(static_cast<char>(HexValue(text[i + 1]) << 4 | HexValue(text[i + 2])));
-    i += 2;
-  }
-  return out;
-}
-
-void AppendEscaped(std::string& out, char c) {
-  static constexpr char kDigits[] = "0123456789ABCDEF";
-  const auto byte = static_cast<unsigned char>(c);
-  out.push_back('%');
-  out.push_back(kDigits[byte >> 4]);
-  out.push_back(kDigits[byte & 15]);
+  std::optional<std::string> decoded = PercentDecode(text);
+  if (!decoded.has_value()) return InvalidArgument("URL has a '%' without two hex digits in its {}", part);
+  return *std::move(decoded);
 }
 
 void AppendEncoded(std::string& out, std::string_view bytes, std::string_view also_plain) {
-  for (char c : bytes) {
-    const bool plain = IsUnreserved(c) || (Mutant(kMutantUrlSlashes) && (c == '/' || c == '%'));
-    if (plain || also_plain.find(c) != std::string_view::npos) {
-      out.push_back(c);
-    } else {
-      AppendEscaped(out, c);
-    }
-  }
+  if (Mutant(kMutantUrlSlashes)) return AppendPercentEncoded(out, bytes, std::string(also_plain) + "/%");
+  AppendPercentEncoded(out, bytes, also_plain);
 }
 
 bool IsScheme(std::string_view text) {
@@ -74,7 +41,7 @@ bool IsScheme(std::string_view text) {
 bool IsIpv6(std::string_view host) {
   return host.find(':') != std::string_view::npos &&
          std::all_of(host.begin(), host.end(),
-                     [](char c) { return IsHex(c) || c == ':' || c == '.'; });
+                     [](char c) { return HexDigit(c) >= 0 || c == ':' || c == '.'; });
 }
 
 absl::Status CheckPort(std::string_view port) {
@@ -164,7 +131,7 @@ absl::StatusOr<Url> Url::Parse(std::string_view text) {
   }
   Url url;
   url.scheme = text.substr(0, colon);
-  for (char& c : url.scheme) c = IsUpper(c) ? static_cast<char>(c | 0x20) : c;
+  url.scheme = LowerAscii(url.scheme);
   if (url.scheme.size() == 1) {
     return InvalidArgument(
         "URL has a scheme of one letter: write a path as file:///C:/path/of/a.car");
