@@ -1,7 +1,7 @@
 #include "dag/dag_pb.h"
 
 #include "base/check.h"
-#include "dag/protobuf.h"
+#include "base/protobuf.h"
 
 namespace dagstore {
 namespace {

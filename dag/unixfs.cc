@@ -1,7 +1,7 @@
 #include "dag/unixfs.h"
 
 #include "base/check.h"
-#include "dag/protobuf.h"
+#include "base/protobuf.h"
 
 namespace dagstore {
 namespace {

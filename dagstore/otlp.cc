@@ -9,6 +9,8 @@
 #include <optional>
 
 #include "base/bytes.h"
+#include "base/protobuf.h"
+#include "base/utf8.h"
 
 namespace dagstore {
 namespace {
@@ -21,25 +23,14 @@ constexpr size_t kResponseBytesMax = 4 << 20;   // and of an answer
 std::string Utf8(std::string_view bytes) {
   std::string out;
   out.reserve(bytes.size());
-  for (size_t i = 0; i < bytes.size();) {
-    const auto byte = static_cast<uint8_t>(bytes[i]);
-    const size_t size = byte < 0x80 ? 1 : byte >= 0xc2 && byte < 0xe0 ? 2 : byte >= 0xe0 && byte < 0xf0 ? 3
-                        : byte >= 0xf0 && byte < 0xf5                 ? 4
-                                                                      : 0;
-    bool good = size != 0 && i + size <= bytes.size();
-    for (size_t j = 1; good && j < size; ++j) good = (static_cast<uint8_t>(bytes[i + j]) & 0xc0) == 0x80;
-    if (good && size > 2) {  // overlong forms, surrogates, beyond Unicode
-      const auto second = static_cast<uint8_t>(bytes[i + 1]);
-      good = !(byte == 0xe0 && second < 0xa0) && !(byte == 0xed && second >= 0xa0) &&
-             !(byte == 0xf0 && second < 0x90) && !(byte == 0xf4 && second >= 0x90);
+  while (!bytes.empty()) {
+    const size_t size = Utf8Length(AsSpan(bytes));
+    if (size == 0) {
+      out += fmt::format("\\x{:02x}", static_cast<uint8_t>(bytes[0]));
+    } else {
+      out.append(bytes.substr(0, size));
     }
-    if (!good) {
-      out += fmt::format("\\x{:02x}", byte);
-      ++i;
-      continue;
-    }
-    out.append(bytes.substr(i, size));
-    i += size;
+    bytes.remove_prefix(std::max<size_t>(size, 1));
   }
   return out;
 }
@@ -88,10 +79,7 @@ class ProtoWriter {
 
  private:
   void Tag(uint32_t field, uint32_t type) { Raw(field << 3 | type); }
-  void Raw(uint64_t value) {
-    for (; value >= 0x80; value >>= 7) out_ += static_cast<char>(value | 0x80);
-    out_ += static_cast<char>(value);
-  }
+  void Raw(uint64_t value) { AppendProtoVarint(out_, value); }
   std::string out_;
 };
 
@@ -280,34 +268,15 @@ std::optional<absl::Duration> ParseRetryAfter(const std::string* value) {
   return std::max(at - Clock::Real().WallNow(), absl::ZeroDuration());
 }
 
-uint64_t ReadVarint(std::string_view& in) {
-  uint64_t value = 0;
-  for (int shift = 0; shift < 64 && !in.empty(); shift += 7) {
-    const auto byte = static_cast<uint8_t>(in.front());
-    in.remove_prefix(1);
-    value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-    if ((byte & 0x80) == 0) return value;
-  }
-  in = {};
-  return 0;
-}
-// The value of varint field 1 inside of field 1: ExportTraceServiceResponse.partial_success.rejected_spans.
-uint64_t RejectedSpans(std::string_view response) {
-  while (!response.empty()) {
-    const uint64_t tag = ReadVarint(response);
-    if ((tag & 7) == 0) {
-      if (tag >> 3 == 1) return ReadVarint(response);
-      (void)ReadVarint(response);
-    } else if ((tag & 7) == 2) {
-      const uint64_t size = ReadVarint(response);
-      if (size > response.size()) return 0;
-      if (tag >> 3 == 1) {
-        const std::string_view inner = response.substr(0, size);
-        if (const uint64_t rejected = RejectedSpans(inner); rejected != 0) return rejected;
-      }
-      response.remove_prefix(size);
-    } else {
-      return 0;  // nothing else is in there
+// ExportTraceServiceResponse.partial_success.rejected_spans: field 1 of the messages in field 1. 0 if there is none, or
+// the answer makes no sense.
+uint64_t RejectedSpans(Span response) {
+  ProtoField field;
+  while (!response.empty() && TakeProtoField(response, field)) {
+    if (field.number != 1 || field.type != WireType::kBytes) continue;
+    Span partial = field.bytes;
+    while (!partial.empty() && TakeProtoField(partial, field)) {
+      if (field.number == 1 && field.type == WireType::kVarint) return field.value;
     }
   }
   return 0;
@@ -366,7 +335,7 @@ class OtlpHttpExporter final : public SpanExporter {
     }
     // Delivered, whatever becomes of the rest of the answer.
     const absl::StatusOr<std::string> body = ReadBody(**response, kResponseBytesMax);
-    return body.ok() && !options_.json ? RejectedSpans(*body) : uint64_t{0};
+    return body.ok() && !options_.json ? RejectedSpans(AsSpan(*body)) : uint64_t{0};
   }
 
   // False if the tracer wants to end.

@@ -1,6 +1,6 @@
 #include "tests/dag/memory_blocks.h"
 
-#include "dag/protobuf.h"
+#include "base/protobuf.h"
 
 namespace dagstore {
 

@@ -1,8 +1,10 @@
 // Goal: a trace tells what was done for whom, leaves the process as OTLP has it, and never stands in the store's way.
 // Method: trees of spans from the engine in the test's hands; bytes decoded by protoc; collectors that misbehave.
+#include <algorithm>
 #include <cstdio>
 #include <map>
 
+#include "base/varint.h"
 #include "dagstore/otlp.h"
 #include "mount/bytes_mount.h"
 #include "tests/dagstore/engine_world.h"
@@ -479,6 +481,13 @@ TEST_CASE("otlp: posts batches to a collector") {
 
 TEST_CASE("otlp: only what may help is tried again") {
   const std::string partial("\x0a\x04\x08\x01\x12\x00", 6);  // partial_success { rejected_spans: 1 }
+  std::string nested;  // field 1 in field 1, half a million deep
+  for (int i = 0; i < 500'000; ++i) {
+    std::string head = "\x0a";
+    AppendVarint(head, nested.size());
+    nested.append(head.rbegin(), head.rend());
+  }
+  std::reverse(nested.begin(), nested.end());
   const struct {
     const char* name;
     std::vector<Answer> answers;
@@ -496,6 +505,7 @@ TEST_CASE("otlp: only what may help is tried again") {
       {"redirected", {{307, "Location: /elsewhere\r\n"}, {200}}, -1, 1},
       {"a part is rejected", {{200, "", partial}, {200}}, 1, 1},
       {"the answer makes no sense", {{200, "", "\xff\xff\xff"}, {200}}, 2, 1},
+      {"the answer wants a deep stack", {{200, "", nested}, {200}}, 2, 1},
   };
   for (const auto& c : kCases) {
     CAPTURE(c.name);

@@ -1,5 +1,5 @@
-// The protobuf wire format, as far as dag-pb and UnixFS need it: fields of a message, one at a time, in place.
-// Spec: protobuf.dev/programming-guides/encoding. Private to dag/.
+// The protobuf wire format, as far as dag-pb, UnixFS and OTLP need it: fields of a message, one at a time, in place.
+// Spec: protobuf.dev/programming-guides/encoding.
 #pragma once
 
 #include "base/bytes.h"
@@ -73,9 +73,11 @@ inline bool TakeProtoField(Span& rest, ProtoField& field) {
 }
 
 // Any 64-bit value, at most 10 bytes.
-inline void AppendProtoVarint(Bytes& out, uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<uint8_t>(value | 0x80));
-  out.push_back(static_cast<uint8_t>(value));
+template <typename Out>
+void AppendProtoVarint(Out& out, uint64_t value) {
+  using Byte = typename Out::value_type;
+  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<Byte>(value | 0x80));
+  out.push_back(static_cast<Byte>(value));
 }
 inline void AppendProtoNumber(Bytes& out, uint64_t number, uint64_t value) {
   AppendProtoVarint(out, number << 3);
