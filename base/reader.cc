@@ -31,6 +31,38 @@ class MemoryReader final : public RandomReader {
   const Span content_;
 };
 
+class ReaderStream final : public ByteStream {
+ public:
+  ReaderStream(std::unique_ptr<RandomReader> reader, ByteRange range, const WorkContext& work)
+      : reader_(std::move(reader)), at_(range.offset), left_(range.size), work_(work) {}
+  absl::StatusOr<size_t> Next(size_t size, uint8_t* out) override {
+    RETURN_IF_ERROR(work_.Check());
+    if (left_ == 0) return size_t{0};
+    ASSIGN_OR_RETURN(const size_t n, reader_->ReadSome(at_, std::min<uint64_t>(size, left_), out));
+    at_ += n;
+    left_ -= n;
+    return n;
+  }
+
+ private:
+  const std::unique_ptr<RandomReader> reader_;
+  uint64_t at_;
+  uint64_t left_;
+  const WorkContext work_;
+};
+
+class EmptyStream final : public ByteStream {
+ public:
+  explicit EmptyStream(const WorkContext& work) : work_(work) {}
+  absl::StatusOr<size_t> Next(size_t, uint8_t*) override {
+    RETURN_IF_ERROR(work_.Check());
+    return size_t{0};
+  }
+
+ private:
+  const WorkContext work_;
+};
+
 class RangeReader final : public RandomReader {
  public:
   RangeReader(const RandomReader& inner, uint64_t offset, uint64_t size)
@@ -113,5 +145,12 @@ absl::Status WorkContext::Check() const {
   if (!deadline.IsInfinite() && deadline.Passed(clock->Now())) return DeadlineExceeded("the deadline has passed");
   return absl::OkStatus();
 }
+
+std::unique_ptr<ByteStream> NewReaderStream(std::unique_ptr<RandomReader> reader, ByteRange range,
+                                            const WorkContext& work) {
+  return std::make_unique<ReaderStream>(std::move(reader), range, work);
+}
+
+std::unique_ptr<ByteStream> NewEmptyStream(const WorkContext& work) { return std::make_unique<EmptyStream>(work); }
 
 }  // namespace dagstore

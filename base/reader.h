@@ -103,4 +103,10 @@ struct WorkContext {
   absl::Status Check() const;
 };
 
+// `range` of what `reader` reads, in order, or what there is of it.
+std::unique_ptr<ByteStream> NewReaderStream(std::unique_ptr<RandomReader> reader, ByteRange range,
+                                            const WorkContext& work);
+// A stream that is at its end; it looks at `work` like any other.
+std::unique_ptr<ByteStream> NewEmptyStream(const WorkContext& work);
+
 }  // namespace dagstore

@@ -7,23 +7,6 @@ namespace {
 
 using Config = std::shared_ptr<const FileMountConfig>;
 
-class FileStream final : public ByteStream {
- public:
-  FileStream(std::unique_ptr<RandomFile> file, uint64_t offset, const WorkContext& work)
-      : file_(std::move(file)), offset_(offset), work_(work) {}
-  absl::StatusOr<size_t> Next(size_t size, uint8_t* out) override {
-    RETURN_IF_ERROR(work_.Check());
-    ASSIGN_OR_RETURN(const size_t n, file_->ReadSome(offset_, size, out));
-    offset_ += n;
-    return n;
-  }
-
- private:
-  const std::unique_ptr<RandomFile> file_;
-  uint64_t offset_;
-  const WorkContext work_;
-};
-
 class FileMount final : public Mount {
  public:
   FileMount(Config config, Url url) : config_(std::move(config)), url_(std::move(url)) {}
@@ -64,7 +47,7 @@ class FileMount final : public Mount {
   absl::StatusOr<std::unique_ptr<ByteStream>> OpenStream(Io& io, const WorkContext& work,
                                                          uint64_t offset) const override {
     ASSIGN_OR_RETURN(std::unique_ptr<RandomFile> file, OpenFile(io, work));
-    return std::make_unique<FileStream>(std::move(file), offset, work);
+    return NewReaderStream(std::move(file), {offset, UINT64_MAX}, work);
   }
 
  private:

@@ -4,20 +4,10 @@
 #include <limits>
 #include <utility>
 
+#include "mount/remote_url.h"
+
 namespace dagstore {
 namespace {
-
-class EndStream final : public ByteStream {
- public:
-  explicit EndStream(const WorkContext& work) : work_(work) {}
-  absl::StatusOr<size_t> Next(size_t, uint8_t*) override {
-    RETURN_IF_ERROR(work_.Check());
-    return size_t{0};
-  }
-
- private:
-  const WorkContext work_;
-};
 
 class FtpMount final : public Mount {
  public:
@@ -52,8 +42,8 @@ class FtpMount final : public Mount {
       // Servers differ in what they do at the end and behind it.
       ASSIGN_OR_RETURN(const MountStat stat, Stat(io, work));
       if (!stat.exists) return NotFound("open {}: no such file", url_.Redacted());
-      if (stat.size_known && offset >= stat.size) return std::make_unique<EndStream>(work);
-      if (offset > std::numeric_limits<int64_t>::max()) return std::make_unique<EndStream>(work);
+      if (stat.size_known && offset >= stat.size) return NewEmptyStream(work);
+      if (offset > std::numeric_limits<int64_t>::max()) return NewEmptyStream(work);
     }
     ASSIGN_OR_RETURN(const FtpRequest request, NewRequest(offset));
     return client_->Open(request, work);
@@ -86,10 +76,7 @@ class FtpMount final : public Mount {
 MountFactory FtpMountFactory(std::shared_ptr<FtpClient> client, std::shared_ptr<const Credentials> credentials) {
   return [client = std::move(client),
           credentials = std::move(credentials)](const Url& url) -> absl::StatusOr<std::unique_ptr<Mount>> {
-    if (!url.userinfo.empty() && !IsCredentialId(url.userinfo)) {
-      return InvalidArgument(
-          "{}: URL with a password: put it into the credentials file, and its id before the '@'", url.scheme);
-    }
+    RETURN_IF_ERROR(CheckUserinfo(url));
     if (!url.query.empty()) return InvalidArgument("{}: URL with a query", url.scheme);
     if (url.path.size() < 2 || url.path.back() == '/') return InvalidArgument("{}: URL names no file", url.scheme);
     for (const char c : url.path) {
@@ -97,17 +84,10 @@ MountFactory FtpMountFactory(std::shared_ptr<FtpClient> client, std::shared_ptr<
         return InvalidArgument("{}: URL with a control byte in its path", url.scheme);
       }
     }
-    // As strict with hosts as HTTP: the same resolvers read them.
-    Url as_http;
-    as_http.scheme = "http";
-    as_http.has_authority = true;
-    as_http.host = url.host;
-    as_http.port = url.port;
-    const absl::StatusOr<HttpUrl> host = HttpUrl::Parse(as_http.Encoded());
-    if (!host.ok()) return InvalidArgument("{}: URL with a bad host or port", url.scheme);
+    ASSIGN_OR_RETURN(const HttpUrl host, ParseHost(url));
     FtpRequest request;
-    request.host = host->host;
-    request.port = url.port.empty() ? 21 : host->port;
+    request.host = host.host;
+    request.port = url.port.empty() ? 21 : host.port;
     if (url.scheme == "ftps") request.tls = request.port == 990 ? FtpTls::kImplicit : FtpTls::kExplicit;
     request.path = url.path.substr(1);
     return std::make_unique<FtpMount>(client, credentials, url, std::move(request));

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "mount/http_source.h"
+#include "mount/remote_url.h"
 
 namespace dagstore {
 namespace {
@@ -45,10 +46,7 @@ class PlainHttpSource final : public HttpSource {
 MountFactory HttpMountFactory(std::shared_ptr<HttpClient> client, std::shared_ptr<const Credentials> credentials) {
   return [client = std::move(client),
           credentials = std::move(credentials)](const Url& url) -> absl::StatusOr<std::unique_ptr<Mount>> {
-    if (!url.userinfo.empty() && !IsCredentialId(url.userinfo)) {
-      return InvalidArgument(
-          "{}: URL with a password: put it into the credentials file, and its id before the '@'", url.scheme);
-    }
+    RETURN_IF_ERROR(CheckUserinfo(url));
     Url bare = url;
     bare.userinfo.clear();
     const absl::StatusOr<HttpUrl> target = HttpUrl::Parse(bare.Encoded());

@@ -106,18 +106,6 @@ class BodyStream final : public ByteStream {
   std::optional<uint64_t> left_;
 };
 
-class EmptyStream final : public ByteStream {
- public:
-  explicit EmptyStream(const WorkContext& work) : work_(work) {}
-  absl::StatusOr<size_t> Next(size_t, uint8_t*) override {
-    RETURN_IF_ERROR(work_.Check());
-    return size_t{0};
-  }
-
- private:
-  const WorkContext work_;
-};
-
 // One request for each read. What reads often should read through the upgrader.
 class SourceReader final : public RandomReader {
  public:
@@ -254,7 +242,7 @@ absl::StatusOr<MountRange> HttpSource::OpenNothing(const WorkContext& work, cons
   if (!validator.empty() && opened.stat.validator != validator) {
     return FailedPrecondition("the source has changed");
   }
-  opened.stream = std::make_unique<EmptyStream>(work);
+  opened.stream = NewEmptyStream(work);
   return opened;
 }
 

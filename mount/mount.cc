@@ -1,34 +1,6 @@
 #include "mount/mount.h"
 
-#include <algorithm>
-
 namespace dagstore {
-namespace {
-
-// Reads a part of a source in order.
-class RangeStream final : public ByteStream {
- public:
-  RangeStream(std::unique_ptr<RandomReader> reader, ByteRange range, const WorkContext& work)
-      : reader_(std::move(reader)), at_(range.offset), left_(range.size), work_(work) {}
-
-  absl::StatusOr<size_t> Next(size_t size, uint8_t* out) override {
-    RETURN_IF_ERROR(work_.Check());
-    if (left_ == 0) return size_t{0};
-    ASSIGN_OR_RETURN(const size_t n,
-                     reader_->ReadSome(at_, std::min<uint64_t>(size, left_), out));
-    at_ += n;
-    left_ -= n;
-    return n;
-  }
-
- private:
-  const std::unique_ptr<RandomReader> reader_;
-  uint64_t at_;
-  uint64_t left_;
-  const WorkContext work_;
-};
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<RandomReader>> Mount::OpenRandom(Io&, const WorkContext&) const {
   return Unimplemented("{} has no random access", url().Redacted());
@@ -59,7 +31,7 @@ absl::StatusOr<MountRange> Mount::OpenRange(Io& io, const WorkContext& work, Byt
   RETURN_IF_ERROR(reader.status());
   opened.stat.size = (*reader)->Size();
   opened.stat.size_known = true;
-  opened.stream = std::make_unique<RangeStream>(*std::move(reader), range, work);
+  opened.stream = NewReaderStream(*std::move(reader), range, work);
   return opened;
 }
 

@@ -14,8 +14,8 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/http.h"
 #include "base/mutex.h"
+#include "mount/remote_url.h"
 
 namespace dagstore {
 namespace {
@@ -424,15 +424,9 @@ MountFactory NfsMountFactory(std::shared_ptr<NfsClient> client) {
   DAGSTORE_CHECK(shared != nullptr);
   return [shared = std::move(shared)](const Url& url) -> absl::StatusOr<std::unique_ptr<Mount>> {
     if (!url.userinfo.empty()) return InvalidArgument("nfs: URL with a user: who asks is configuration");
-    Url as_http;
-    as_http.scheme = "http";
-    as_http.has_authority = true;
-    as_http.host = url.host;
-    as_http.port = url.port;
-    const absl::StatusOr<HttpUrl> host = HttpUrl::Parse(as_http.Encoded());
-    if (!host.ok()) return InvalidArgument("nfs: URL with a bad host or port");
+    ASSIGN_OR_RETURN(const HttpUrl host, ParseHost(url));
     Location at;
-    at.host = host->host;
+    at.host = host.host;
     at.nfs_port = url.port;
     for (const auto& item : url.query) {
       if (item.first != "mountport" || !at.mount_port.empty() || !IsPort(item.second)) {

@@ -18,16 +18,16 @@ constexpr int kAttemptsWithOthers = 2;  // at one location, if there are others 
 // On disk besides the extents: the last block of the sparse file, and the map.
 constexpr uint64_t kOverheadBytes = 16 << 10;
 
-absl::Status Changed(const Mount& mount) {
-  return FailedPrecondition("fetch {}: the source has changed since it was registered", mount.url().Redacted());
-}
-
 // An error that says nothing of the source: of the asker, or a limit of ours.
 bool IsOurs(const absl::Status& status, const WorkContext& work) {
   return !work.Check().ok() || absl::IsCancelled(status) || absl::IsResourceExhausted(status);
 }
 
 }  // namespace
+
+absl::Status SourceChanged(const Mount& mount) {
+  return FailedPrecondition("fetch {}: the source has changed since it was registered", mount.url().Redacted());
+}
 
 bool TransientContext::Post(absl::AnyInvocable<void()> work) {
   const MutexLock lock(mu_);
@@ -76,8 +76,6 @@ class PartialCopy::Reader final : public RandomReader {
   absl::Status MakeWhole(const WorkContext& work) const override {
     return handle_.job ? copy_->FetchAll(handle_, work) : PartialCopy::MakeWhole(copy_, work);
   }
-
-  Handle& handle() { return handle_; }
 
  private:
   const std::shared_ptr<PartialCopy> copy_;
@@ -205,14 +203,12 @@ bool PartialCopy::keeps_nothing() const {
 }
 
 std::unique_ptr<RandomReader> PartialCopy::NewReader(std::shared_ptr<PartialCopy> copy) {
-  WorkContext work;
-  return std::make_unique<Reader>(std::move(copy), work, /*job=*/false);
+  return std::make_unique<Reader>(std::move(copy), WorkContext(), /*job=*/false);
 }
 
 absl::StatusOr<std::unique_ptr<RandomReader>> PartialCopy::NewJobReader(std::shared_ptr<PartialCopy> copy,
                                                                         const WorkContext& work) {
-  auto reader = std::make_unique<Reader>(copy, work, /*job=*/true);
-  return reader;
+  return std::make_unique<Reader>(std::move(copy), work, /*job=*/true);
 }
 
 absl::Status PartialCopy::Reserve(Handle& handle, const WorkContext& work) {
@@ -553,8 +549,8 @@ absl::Status PartialCopy::Attempt(const PartialSource& source, Handle& handle, u
 absl::Status PartialCopy::CheckAnswer(const PartialSource& source, const MountStat& stat) {
   const Mount& mount = *source.mount;
   if (!stat.exists) return NotFound("fetch {}: no such source", mount.url().Redacted());
-  if (!stat.size_known || stat.size != bytes_) return Changed(mount);
-  if (!source.validator.empty()) return stat.validator == source.validator ? absl::OkStatus() : Changed(mount);
+  if (!stat.size_known || stat.size != bytes_) return SourceChanged(mount);
+  if (!source.validator.empty()) return stat.validator == source.validator ? absl::OkStatus() : SourceChanged(mount);
   if (stat.validator.empty()) return absl::OkStatus();  // nothing to hold it to but the size and the CIDs
   // The first answer of another location of the same file.
   const uint64_t id = Sources::IdOf(mount.url());
@@ -641,7 +637,7 @@ void PartialCopy::MaybePromote(const std::shared_ptr<PartialCopy>& self) {
     WorkContext work;
     work.cancel = &self->context_->closing;
     work.clock = self->context_->clock;
-    // Nobody waits for it: it takes room that is there, and no turn.
+    // Nobody waits for it, so it may wait: for room, in its turn.
     const absl::Status whole = MakeWhole(self, work);
     if (whole.ok()) self->context_->copies_promoted.fetch_add(1, std::memory_order_relaxed);
     const MutexLock lock(self->mu_);
@@ -655,13 +651,10 @@ void PartialCopy::MaybePromote(const std::shared_ptr<PartialCopy>& self) {
 // ---- Files ----
 
 void PartialCopy::Fill(Span head) {
-  {
-    const MutexLock lock(mu_);
-    if (broken_ || abandoned_ || sealed_) return;
-  }
   uint64_t granules = 0, kept = 0;
   {
     const MutexLock lock(mu_);
+    if (broken_ || abandoned_ || sealed_) return;
     while (granules < map_.granules() && map_.RangeOf(0, granules + 1).size <= head.size()) ++granules;
     kept = granules == 0 ? 0 : map_.RangeOf(0, granules).size;
   }
@@ -720,6 +713,13 @@ void PartialCopy::Break() {
   changed_->NotifyAll();
 }
 
+void PartialCopy::GiveUp() {
+  context_->syncs_failed.fetch_add(1);
+  Break();
+  for (const std::string& name : {MapName(), PartName()}) context_->io->Remove(context_->PathOf(name)).IgnoreError();
+  if (context_->space != nullptr) context_->space->Gone(name_);
+}
+
 absl::Status PartialCopy::Save() {
   std::string text;
   uint64_t saved = 0;
@@ -741,12 +741,7 @@ absl::Status PartialCopy::Save() {
                          fmt::format("{}.{}.{}.tmp", stem, context_->boot_id, context_->temps_made.fetch_add(1)),
                          parts);
   }
-  if (sync_failed) {
-    context_->syncs_failed.fetch_add(1);
-    Break();
-    for (const std::string& name : {MapName(), PartName()}) context_->io->Remove(context_->PathOf(name)).IgnoreError();
-    if (context_->space != nullptr) context_->space->Gone(name_);
-  }
+  if (sync_failed) GiveUp();
   bool abandoned = false;
   {
     const MutexLock lock(mu_);
@@ -794,12 +789,8 @@ absl::Status PartialCopy::Seal() {
     return absl::OkStatus();
   }();
   if (sync_failed) {
-    context_->syncs_failed.fetch_add(1);
-    Break();
-    for (const std::string& name : {MapName(), PartName()}) io.Remove(context_->PathOf(name)).IgnoreError();
-    if (context_->space != nullptr) context_->space->Gone(name_);
-  }
-  if (!status.ok() && !sync_failed) {
+    GiveUp();
+  } else if (!status.ok()) {
     const MutexLock lock(file_mu_);
     if (file_ == nullptr) {  // whole still, under its old name
       absl::StatusOr<std::unique_ptr<WritableFile>> again = io.OpenForWriting(context_->PathOf(PartName()));

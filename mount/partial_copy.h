@@ -186,6 +186,7 @@ class PartialCopy {
   absl::Status OpenFiles(bool create);
   absl::Status SyncData();
   void Break();
+  void GiveUp();  // after a failed sync: the files go, and a second failure in a row ends fetching
 
   std::string PartName() const { return name_.substr(0, name_.size() - 3) + "part"; }
   std::string MapName() const { return name_.substr(0, name_.size() - 3) + "map"; }
@@ -213,5 +214,8 @@ class PartialCopy {
   Mutex file_mu_;  // taken alone
   std::unique_ptr<WritableFile> file_ ABSL_GUARDED_BY(file_mu_);  // null once sealed or broken
 };
+
+// FailedPrecondition: what `mount` has now is not what was registered.
+absl::Status SourceChanged(const Mount& mount);
 
 }  // namespace dagstore

@@ -88,7 +88,10 @@ absl::Status Sources::Received(uint64_t bytes, const WorkContext& work) {
   bytes_due_ = std::max(bytes_due_, now - kBurst) +
                static_cast<MonotonicNanos>(static_cast<double>(bytes) * 1e9 /
                                            static_cast<double>(limits_.bytes_per_second_max));
-  const MonotonicNanos until = bytes_due_;
+  return SleepUntil(bytes_due_, work);
+}
+
+absl::Status Sources::SleepUntil(MonotonicNanos until, const WorkContext& work) {
   while (clock_.Now() < until) {
     RETURN_IF_ERROR(work.Check());
     changed_->Wait(mu_, std::min<absl::Duration>(kWaitSlice, absl::Nanoseconds(until - clock_.Now())));
@@ -109,12 +112,7 @@ absl::Status Sources::Pause(int attempt, const absl::Status& error, const WorkCo
   RETURN_IF_ERROR(work.Check());
   const MutexLock lock(mu_);
   ++stats_.retries;
-  const MonotonicNanos until = clock_.Now() + absl::ToInt64Nanoseconds(Backoff(attempt - 1));
-  while (clock_.Now() < until) {
-    RETURN_IF_ERROR(work.Check());
-    changed_->Wait(mu_, std::min<absl::Duration>(kWaitSlice, absl::Nanoseconds(until - clock_.Now())));
-  }
-  return absl::OkStatus();
+  return SleepUntil(clock_.Now() + absl::ToInt64Nanoseconds(Backoff(attempt - 1)), work);
 }
 
 void Sources::Report(const Url& url, const absl::Status& status) {

@@ -106,6 +106,7 @@ class Sources {
  private:
   void End(const std::string& host);
   absl::Duration Backoff(int repetition) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status SleepUntil(MonotonicNanos until, const WorkContext& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const SourceLimits limits_;
   const Clock& clock_;

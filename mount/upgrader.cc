@@ -77,20 +77,19 @@ bool IsTempName(std::string_view name, std::string_view& boot_id) {
          IsNamePart(boot_id, kBootIdBytesMax) && IsNumber(parts[3]) && parts[4] == "tmp";
 }
 
-absl::Status Changed(const Mount& mount) {
-  return FailedPrecondition("fetch {}: the source has changed since it was registered",
-                            mount.url().Redacted());
-}
-
-absl::StatusOr<MountStat> StatSource(const Mount& mount, const TransientSpec& spec, Io& io,
-                                     const WorkContext& work) {
-  ASSIGN_OR_RETURN(MountStat stat, mount.Stat(io, work));
+// What was found at a source must be there, ready, and what was expected.
+absl::Status CheckFound(const Mount& mount, const MountStat& stat, const std::optional<uint64_t>& expected_size,
+                        const std::string& expected_validator) {
   if (!stat.exists) return NotFound("fetch {}: no such source", mount.url().Redacted());
   if (!stat.ready) return Unavailable("fetch {}: the source is not ready", mount.url().Redacted());
-  if (spec.expected_size && stat.size_known && stat.size != *spec.expected_size)
-    return Changed(mount);
-  if (!spec.expected_validator.empty() && stat.validator != spec.expected_validator)
-    return Changed(mount);
+  if (expected_size && stat.size_known && stat.size != *expected_size) return SourceChanged(mount);
+  if (!expected_validator.empty() && stat.validator != expected_validator) return SourceChanged(mount);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<MountStat> StatSource(const Mount& mount, const TransientSpec& spec, Io& io, const WorkContext& work) {
+  ASSIGN_OR_RETURN(MountStat stat, mount.Stat(io, work));
+  RETURN_IF_ERROR(CheckFound(mount, stat, spec.expected_size, spec.expected_validator));
   return stat;
 }
 
@@ -207,11 +206,10 @@ absl::StatusOr<Upgraded> Upgrader::UpgradeOne(const std::vector<std::shared_ptr<
                                               const WorkContext& work) {
   const Mount& mount = *locations[location];
   const MountTraits traits = mount.traits();
-  if (traits.local && traits.random) {
-    TransientSpec local = spec;
-    if (location != spec.expected_location) local.expected_validator.clear();
-    return PassThrough(mount, local, io, work);
-  }
+  // A validator is of the location that gave it.
+  TransientSpec here = spec;
+  if (location != spec.expected_location) here.expected_validator.clear();
+  if (traits.local && traits.random) return PassThrough(mount, here, io, work);
   if (spec.existing) {
     ASSIGN_OR_RETURN(std::optional<Upgraded> used, UseExisting(mount, spec, io, work));
     if (used) return std::move(*used);
@@ -220,9 +218,7 @@ absl::StatusOr<Upgraded> Upgrader::UpgradeOne(const std::vector<std::shared_ptr<
     ASSIGN_OR_RETURN(std::optional<Upgraded> partial, Partial(locations, location, spec, io, work));
     if (partial) return std::move(*partial);
   }
-  TransientSpec whole = spec;
-  if (location != spec.expected_location) whole.expected_validator.clear();
-  return Copy(mount, whole, io, work);
+  return Copy(mount, here, io, work);
 }
 
 std::shared_ptr<PartialCopy> Upgrader::Live(const std::string& name) {
@@ -321,10 +317,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
       context_->sources->Report(mount->url(), status);
       RETURN_IF_ERROR(context_->sources->Pause(attempt + 1, status, work));
     }
-    if (!stat.exists) return NotFound("fetch {}: no such source", mount->url().Redacted());
-    if (!stat.ready) return Unavailable("fetch {}: the source is not ready", mount->url().Redacted());
-    if (spec.expected_size && stat.size_known && stat.size != *spec.expected_size) return Changed(*mount);
-    if (!validator.empty() && stat.validator != validator) return Changed(*mount);
+    RETURN_IF_ERROR(CheckFound(*mount, stat, spec.expected_size, validator));
     if (!stat.size_known || !IsStrong(stat.validator)) return std::nullopt;
     validator = stat.validator;
   }
@@ -402,7 +395,7 @@ absl::StatusOr<Upgraded> Upgrader::PassThrough(const Mount& mount, const Transie
       spec.expected_validator.empty() ? mount.OpenRandom(io, work)
                                       : mount.OpenRandomIf(io, work, spec.expected_validator);
   RETURN_IF_ERROR(reader.status());
-  if (spec.expected_size && (*reader)->Size() != *spec.expected_size) return Changed(mount);
+  if (spec.expected_size && (*reader)->Size() != *spec.expected_size) return SourceChanged(mount);
   return Upgraded{.reader = std::move(*reader), .local = std::nullopt, .passthrough = true};
 }
 
@@ -447,7 +440,7 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
   Space space(options_.space.get());
   const auto fill = [&]() -> absl::StatusOr<Upgraded> {
     ASSIGN_OR_RETURN(const uint64_t size, Transfer(mount, stat, *file, space, io, work));
-    if (spec.expected_size && size != *spec.expected_size) return Changed(mount);
+    if (spec.expected_size && size != *spec.expected_size) return SourceChanged(mount);
     Upgraded made;
     ASSIGN_OR_RETURN(made.reader, Publish(std::move(file), temp, CopyName(spec), size, io));
     made.local = TransientInfo{

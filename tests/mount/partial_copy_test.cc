@@ -4,9 +4,8 @@
 #include <thread>
 
 #include "mount/upgrader.h"
-#include "tests/conformance/mount_suite.h"
 #include "tests/fakes/fake_io.h"
-#include "tests/mount/remote_mount.h"
+#include "tests/mount/remote_suite.h"
 #include "tests/testing.h"
 
 namespace dagstore {
@@ -75,15 +74,7 @@ struct World {
 TEST_CASE("remote mount: passes the suite with ranges too") {
   RemoteSource source;
   source.ranges = true;
-  MountUnderTest test;
-  REQUIRE_STATUS_OK(test.registry.Register("remote", RemoteMountFactory(source)));
-  test.put = [&](const Bytes& content) {
-    source.content = content;
-    source.exists = true;
-    return ValueOf(test.registry.Make(ValueOf(Url::Parse("remote://me:pw@host/a%00b?k=v"))));
-  };
-  test.remove = [&] { source.exists = false; };
-  CheckMount(test);
+  CheckRemoteMount(source);
 }
 
 TEST_CASE("partial copy: the first request is the stat, and a read costs one more, of what it wants only") {

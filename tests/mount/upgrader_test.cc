@@ -11,10 +11,9 @@
 #include "base/mutex.h"
 #include "mount/bytes_mount.h"
 #include "mount/file_mount.h"
-#include "tests/conformance/mount_suite.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/fake_io.h"
-#include "tests/mount/remote_mount.h"
+#include "tests/mount/remote_suite.h"
 #include "tests/testing.h"
 
 namespace dagstore {
@@ -102,15 +101,7 @@ struct World {
 
 TEST_CASE("remote mount: passes the suite") {
   RemoteSource source;
-  MountUnderTest test;
-  REQUIRE_STATUS_OK(test.registry.Register("remote", RemoteMountFactory(source)));
-  test.put = [&](const Bytes& content) {
-    source.content = content;
-    source.exists = true;
-    return ValueOf(test.registry.Make(ValueOf(Url::Parse("remote://me:pw@host/a%00b?k=v"))));
-  };
-  test.remove = [&] { source.exists = false; };
-  CheckMount(test);
+  CheckRemoteMount(source);
 }
 
 TEST_CASE("upgrader: a local random mount passes through") {
