@@ -12,42 +12,46 @@
 namespace dagstore {
 namespace {
 
-// Reads one section and checks that it is what the index says: the CID there has the multihash that was asked for.
-absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, Block& block) {
-  const IndexSummary& summary = shard.index->summary();
-  if (entry.offset > summary.payload_size || entry.size() > summary.payload_size - entry.offset ||
-      entry.data_size > kSectionBytesLimit) {
-    return DataLoss("index entry at offset {} of {} bytes lies outside the payload", entry.offset, entry.size());
-  }
-  uint8_t* room = block.Room(entry.size());
-  RETURN_IF_ERROR(shard.source->Read(summary.payload_offset + entry.offset, entry.size(), room));
-  CarSection section;
+// Reads the first `want` bytes of the section that `entry` names, and what its head says. It must be the block that was
+// asked for: one with this multihash.
+absl::Status ReadHead(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, size_t want,
+                      uint8_t* out, CarSection& section) {
+  RETURN_IF_ERROR(shard.source->Read(shard.index->summary().payload_offset + entry.offset, want, out));
   CarOptions options = shard.car;
   options.zero_length_as_end = false;
-  RETURN_IF_ERROR(ParseSection(Span(room, entry.size()), entry.size(), options, section));
+  RETURN_IF_ERROR(ParseSection(Span(out, want), entry.size(), options, section));
+  if (section.cid.hash == wanted || Mutant(kMutantSectionUnchecked)) return absl::OkStatus();
+  return DataLoss("the section at offset {} is not the block the index names", entry.offset);
+}
+
+// A damaged index must not decide how much is read, or from where.
+absl::Status CheckInside(const OpenShard& shard, const IndexEntry& entry) {
+  const uint64_t payload = shard.index->summary().payload_size;
+  if (entry.offset <= payload && entry.size() <= payload - entry.offset) return absl::OkStatus();
+  return DataLoss("index entry at offset {} of {} bytes lies outside the payload", entry.offset, entry.size());
+}
+
+absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, Block& block) {
+  RETURN_IF_ERROR(CheckInside(shard, entry));
+  if (entry.data_size > kSectionBytesLimit)
+    return DataLoss("index entry at offset {} has {} bytes, more than any section", entry.offset, entry.data_size);
+  CarSection section;
+  RETURN_IF_ERROR(ReadHead(shard, entry, wanted, entry.size(), block.Room(entry.size()), section));
   // The sizes of an inferred index are upper bounds.
-  const bool fits = IsInferred(summary) ? section.size() <= entry.size() : section.data_size == entry.data_size;
-  if ((!(section.cid.hash == wanted) && !Mutant(kMutantSectionUnchecked)) || !fits) {
-    return DataLoss("the section at offset {} is not the block the index names", entry.offset);
-  }
+  const bool inferred = IsInferred(shard.index->summary());
+  const bool fits = inferred ? section.size() <= entry.size() : section.data_size == entry.data_size;
+  if (!fits) return DataLoss("the section at offset {} is not the block the index names", entry.offset);
   block.SetData(section.head_size, section.data_size);
   return absl::OkStatus();
 }
 
 // What the section itself says, where the index has only an upper bound.
 absl::Status ReadDataSize(const OpenShard& shard, const IndexEntry& entry, uint64_t& size) {
-  const IndexSummary& summary = shard.index->summary();
-  if (entry.offset > summary.payload_size || entry.size() > summary.payload_size - entry.offset)
-    return DataLoss("index entry at offset {} of {} bytes lies outside the payload", entry.offset, entry.size());
+  RETURN_IF_ERROR(CheckInside(shard, entry));
   uint8_t head[kSectionHeadBytesMax];
-  const size_t want = std::min<uint64_t>(sizeof(head), entry.size());
-  RETURN_IF_ERROR(shard.source->Read(summary.payload_offset + entry.offset, want, head));
   CarSection section;
-  CarOptions options = shard.car;
-  options.zero_length_as_end = false;
-  RETURN_IF_ERROR(ParseSection(Span(head, want), entry.size(), options, section));
-  if (!(section.cid.hash == entry.hash))
-    return DataLoss("the section at offset {} is not the block the index names", entry.offset);
+  RETURN_IF_ERROR(
+      ReadHead(shard, entry, entry.hash, std::min<uint64_t>(sizeof(head), entry.size()), head, section));
   size = section.data_size;
   return absl::OkStatus();
 }

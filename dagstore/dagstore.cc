@@ -22,12 +22,14 @@
 namespace dagstore {
 namespace {
 
-constexpr char kMetaPin[] = "pin/";                 // and the shard's key: its copy stays
 constexpr char kMetaShards[] = "shards";            // at the last close; a hint
 // Acquires are too short to look at the clock twice for each.
 constexpr Ticket kAcquiresPerMeasure = 64;
 constexpr absl::Duration kTraceFlush = absl::Seconds(3);  // of Close
 constexpr uint32_t kShardsExpectedMax = 16'000'000;  // beyond it room is made as they come: 5 bytes each
+
+// Of requests that the store makes itself.
+TaskMeta NobodysMeta() { return TaskMeta(SpanContext(), Deadline::Infinite(), 0); }
 
 absl::Status DecodeError(const ShardRecord& record) {
   return MakeStatus(static_cast<absl::StatusCode>(record.error_code), record.error);
@@ -73,6 +75,7 @@ struct DagStore::Core {
 
   absl::Status Start();
   absl::Status TakeBackQuarantined();
+  absl::Status SetPin(const ShardKey& key, bool pinned);
   absl::Status Restore(std::vector<Ordinal>& uncovered);
   void CatchUp(const std::vector<Ordinal>& ordinals);
   absl::Status Heal();
@@ -160,7 +163,7 @@ absl::Status DagStore::Core::Start() {
         [runner = runner.get()](absl::AnyInvocable<void()> work) { runner->PostFetch(std::move(work)); });
     repository->copies->SetEvictor([queues = queues, copies = std::weak_ptr<CopyCache>(repository->copies)](
                                        std::vector<std::string> owners) {
-      Request evict(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+      Request evict(NobodysMeta());
       evict.inspect = [copies, owners](Engine& e) {
         e.AssertLoop();
         const std::shared_ptr<CopyCache> cache = copies.lock();
@@ -271,15 +274,15 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
       if (live.size() <= head->ordinal) live.resize(std::max<size_t>(head->ordinal + 1, live.size() * 2));
       live[head->ordinal] = true;
     }
-    if (head->has_copy && repository->copies != nullptr) {
-      const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(records->value()));
-      if (record.ok() && record->copy.has_value() && record->copy->owned)
-        repository->copies->Own(record->copy->name, std::string(key));
+    const bool has_copy = head->has_copy && repository->copies != nullptr;
+    const bool errored = head->state == ShardState::kErrored;
+    if (!has_copy && !errored) continue;  // of most the head says enough
+    const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(records->value()));
+    if (!record.ok()) continue;
+    if (has_copy && record->copy.has_value() && record->copy->owned) {
+      repository->copies->Own(record->copy->name, std::string(key));
     }
-    if (head->state == ShardState::kErrored) {
-      const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(records->value()));
-      if (record.ok()) engine->RestoreError(key, DecodeError(*record), record->attempts);
-    }
+    if (errored) engine->RestoreError(key, DecodeError(*record), record->attempts);
   }
   RETURN_IF_ERROR(records->status());
 
@@ -339,7 +342,7 @@ void DagStore::Core::CatchUp(const std::vector<Ordinal>& ordinals) {
     if (catch_up_cancel.cancelled()) return;
     // The shard cannot be found by CID until its index is built again, and that begins now.
     repository->top->Drop(ordinal);
-    Request report(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+    Request report(NobodysMeta());
     report.inspect = [key = *key, ordinal, status](Engine& e) {
       e.AssertLoop();
       e.ReportDamage(key, ordinal, status, Damage::kIndex);
@@ -375,7 +378,7 @@ absl::Status DagStore::Core::Stop() {
   if (catch_up.joinable()) catch_up.Join();
   if (!lookups_ready.HasBeenNotified()) lookups_ready.Notify();
 
-  Request close(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+  Request close(NobodysMeta());
   const Deadline grace = Deadline::After(*clock, options.close_grace);
   close.inspect = [grace](Engine& e) {
     e.AssertLoop();
@@ -652,7 +655,7 @@ absl::Status DagStore::RecoverShardSync(ShardKey key, const RecoverOptions& opti
 template <typename T>
 absl::StatusOr<T> DagStore::Core::Inspect(absl::AnyInvocable<T(Engine&)> look) const {
   const Channel<T> out(1);
-  Request request(TaskMeta(SpanContext(), Deadline::Infinite(), 0));
+  Request request(NobodysMeta());
   auto slot = out.Reserve();
   request.inspect = [look = std::move(look), slot = *std::move(slot)](Engine& e) mutable { slot.Deliver(look(e)); };
   RETURN_IF_ERROR(queues->PushRequest(std::move(request)));
@@ -1078,23 +1081,21 @@ absl::Status DagStore::DropManifest(const ShardKey& key, const std::string& rule
 // ---- Pins ----
 
 // Beside the record and not in it: a job that read the record before the pin came writes it back after it.
-absl::Status DagStore::Pin(const ShardKey& key) {
+absl::Status DagStore::Core::SetPin(const ShardKey& key, bool pinned) {
   RETURN_IF_ERROR(key.Check());
   KvBatch batch;
-  batch.Put(KvTable::kMeta, kMetaPin + key.bytes(), {});
-  RETURN_IF_ERROR(StoreBeside(core_->queues, key, std::move(batch), TaskMeta(SpanContext(), Deadline::Infinite(), 0)));
-  if (core_->repository->copies != nullptr) core_->repository->copies->Pin(key.bytes(), true);
+  if (pinned) {
+    batch.Put(KvTable::kMeta, kMetaPin + key.bytes(), {});
+  } else {
+    batch.Delete(KvTable::kMeta, kMetaPin + key.bytes());
+  }
+  RETURN_IF_ERROR(StoreBeside(queues, key, std::move(batch), NobodysMeta()));
+  if (repository->copies != nullptr) repository->copies->Pin(key.bytes(), pinned);
   return absl::OkStatus();
 }
 
-absl::Status DagStore::Unpin(const ShardKey& key) {
-  RETURN_IF_ERROR(key.Check());
-  KvBatch batch;
-  batch.Delete(KvTable::kMeta, kMetaPin + key.bytes());
-  RETURN_IF_ERROR(StoreBeside(core_->queues, key, std::move(batch), TaskMeta(SpanContext(), Deadline::Infinite(), 0)));
-  if (core_->repository->copies != nullptr) core_->repository->copies->Pin(key.bytes(), false);
-  return absl::OkStatus();
-}
+absl::Status DagStore::Pin(const ShardKey& key) { return core_->SetPin(key, true); }
+absl::Status DagStore::Unpin(const ShardKey& key) { return core_->SetPin(key, false); }
 
 Manifests DagStore::ReadManifests() const { return Manifests(*core_->lookup.kv); }
 

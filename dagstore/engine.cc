@@ -753,17 +753,23 @@ ShardResult Engine::StopResult(const Waiter& waiter, uint32_t index) const {
   return result;
 }
 
-void Engine::AnswerStopped(uint32_t index) {
+void Engine::AnswerStopped(uint32_t index, const Job* abandoned) {
   ActiveShard& active = Activate(index);
   for (size_t i = 0; i < active.waiters.size();) {
     Waiter& waiter = active.waiters[i];
-    if (!waiter.stopping || jobs_.contains(waiter.waits_for)) {
+    const bool due = abandoned != nullptr ? waiter.waits_for == abandoned->id : !jobs_.contains(waiter.waits_for);
+    if (!waiter.stopping || !due) {
       ++i;
       continue;
     }
     parked_.erase(waiter.meta.ticket);
     ShardResult result = StopResult(waiter, index);
-    if (!Mutant(kMutantStoppedUnanswered)) {
+    if (abandoned != nullptr) {
+      result.work_abandoned = true;
+      result.status = Annotate(result.status, "its work has not stopped yet");
+      ++stats_.work_abandoned;
+    }
+    if (abandoned != nullptr || !Mutant(kMutantStoppedUnanswered)) {
       SendAnswer(std::move(waiter.reply), std::move(result), kNothingPending);
     }
     active.waiters.erase(active.waiters.begin() + static_cast<std::ptrdiff_t>(i));
@@ -1133,9 +1139,9 @@ StopOutcome Engine::Stop(TicketId ticket, StopReason reason) {
     cause.status = Cancelled("everybody who wanted it has left");
     cause.dying = true;
     Step(index, ShardOp::kFail, cause);
-    return StopOutcome::kStopped;
+  } else {
+    MaybeRest(index);
   }
-  MaybeRest(index);
   return StopOutcome::kStopped;
 }
 
@@ -1201,21 +1207,7 @@ void Engine::AfterGrace(Job& job) {
       DeadlineExceeded("{} was told to stop and has not within {}", NameOf(job),
                        absl::FormatDuration(options_.stop_grace));
   Notify(slot, slot.state, slot.state, status, job.meta);
-  ActiveShard& active = Activate(index);
-  for (size_t i = 0; i < active.waiters.size();) {
-    Waiter& waiter = active.waiters[i];
-    if (!waiter.stopping || waiter.waits_for != job.id) {
-      ++i;
-      continue;
-    }
-    parked_.erase(waiter.meta.ticket);
-    ShardResult result = StopResult(waiter, index);
-    result.work_abandoned = true;
-    result.status = Annotate(result.status, "its work has not stopped yet");
-    ++stats_.work_abandoned;
-    SendAnswer(std::move(waiter.reply), std::move(result), kNothingPending);
-    active.waiters.erase(active.waiters.begin() + static_cast<std::ptrdiff_t>(i));
-  }
+  AnswerStopped(index, &job);
 }
 
 std::vector<std::string> Engine::Stragglers() const {

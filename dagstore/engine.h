@@ -317,8 +317,8 @@ class Engine {
   void ReplyParked(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // `dying`: the job that failed had been told to stop, so those who came later get one of their own.
   void FailParked(uint32_t index, const absl::Status& status, bool dying) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  // Answers those whose job has stopped.
-  void AnswerStopped(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Answers those whose job has stopped, or whose job is `abandoned`: it does not stop.
+  void AnswerStopped(uint32_t index, const Job* abandoned = nullptr) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Why a ticket ends without its work.
   ShardResult StopResult(const Waiter& waiter, uint32_t index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Unref(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);

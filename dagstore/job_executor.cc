@@ -30,9 +30,7 @@ TransientInfo ToInfo(const TransientRecord& copy, const std::string& validator) 
   return {.path = copy.name, .owned = copy.owned, .size = copy.size, .validator = validator};
 }
 
-// A part of a job, in the trace of the job if that is sampled. Ends with End(), or with its life as an error that is
-// not
-// known.
+// A part of a job, in the trace of the job if that is sampled. Ends with End(); without it nothing is recorded.
 class WorkSpan {
  public:
   // `number` tells the parts of one job apart.
@@ -416,7 +414,7 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
     RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, CopyOf(job.key, record->ordinal)));
   }
   // Whoever registers the key again starts without its pin.
-  result.batch.Delete(KvTable::kMeta, "pin/" + job.key.bytes());
+  result.batch.Delete(KvTable::kMeta, kMetaPin + job.key.bytes());
   if (seams_.copies != nullptr) seams_.copies->Pin(job.key.bytes(), false);
   if (Mutant(kMutantManifestsKept)) return absl::OkStatus();
   return Manifests(*seams_.kv).DropShard(result.batch, job.key.bytes());

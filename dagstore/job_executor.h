@@ -20,6 +20,9 @@
 
 namespace dagstore {
 
+// Keys of table kMeta: this and the key of a shard whose local copy stays.
+inline constexpr char kMetaPin[] = "pin/";
+
 class JobExecutor {
  public:
   struct Seams {

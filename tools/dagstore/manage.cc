@@ -145,12 +145,7 @@ int RunPin(const Context& context, const std::vector<std::string>& keys, bool pi
     for (const std::string& key : keys) {
       if (Interrupted().cancelled()) return Worse(code, kExitFailed);
       absl::Status status = pin ? store.Pin(key) : store.Unpin(key);
-      if (status.ok() && whole) {
-        dagstore::Progress done;
-        WorkContext work = InterruptibleWork();
-        work.progress = &done;
-        status = store.FetchWhole(key, work);
-      }
+      if (status.ok() && whole) status = store.FetchWhole(key, InterruptibleWork());
       if (!status.ok()) {
         code = Worse(code, Fail(fmt::format("{} {}", pin ? "pin" : "unpin", LineText(key)), status));
       } else if (context.json) {
