@@ -14,15 +14,6 @@ namespace {
 
 constexpr uint8_t kSampled = 1;
 constexpr uint8_t kRandom = 2;
-constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;  // the golden ratio: successive states are far apart
-
-// A bijection that leaves no trace of its argument's order (the finaliser of SplitMix64). Distinct in, distinct out.
-uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-uint64_t NotZero(uint64_t id) { return id == 0 ? 1 : id; }
 
 bool ParseLowerHex(std::string_view text, uint8_t* out) {
   for (char c : text) {
@@ -63,8 +54,7 @@ std::string SpanContext::ToTraceparent() const {
 
 SpanContext SpanContext::Child(uint64_t number) const {
   SpanContext child = *this;
-  Store64(child.span_id.data(), NotZero(Mix(Load64(span_id.data()) + kOdd * (number + 1))));
-  child.is_remote = false;
+  child.BecomeChild(SpanIds::NotZero(SpanIds::Mix(Load64(span_id.data()) + SpanIds::kOdd * (number + 1))));
   return child;
 }
 
@@ -149,16 +139,6 @@ SpanIds::SpanIds(uint64_t seed)
       root_low_(Mix(seed ^ 0xbb67ae8584caa73b)),
       root_span_(Mix(seed ^ 0x3c6ef372fe94f82b)),
       state_(seed) {}
-
-uint64_t SpanIds::Next() { return Mix(state_ += kOdd); }
-
-SpanContext SpanIds::Child(const SpanContext& parent) {
-  if (!parent.IsValid()) return Root(false);
-  SpanContext child = parent;
-  Store64(child.span_id.data(), NotZero(Next()));
-  child.is_remote = false;
-  return child;
-}
 
 SpanContext SpanIds::RootOf(uint64_t number) const {
   const uint64_t step = kOdd * number;

@@ -37,6 +37,15 @@ absl::Status DecodeError(const ShardRecord& record) {
 
 }  // namespace
 
+namespace {
+struct InlineCountdown {
+  uint64_t store = 0;  // whose sampler drew it
+  uint64_t left = 0;
+  uint64_t draws = 0;
+};
+constinit thread_local InlineCountdown inline_countdown;
+}  // namespace
+
 struct DagStore::Core {
   Options options;
   Io* io = nullptr;
@@ -58,6 +67,9 @@ struct DagStore::Core {
   // Spans of requests are numbered by their ticket, those of acquires that never see the loop by a count of their own.
   std::unique_ptr<const SpanIds> ids;
   std::atomic<uint64_t> inline_spans{0};
+  const uint64_t serial = NewSerial();  // of this store in the process
+  const bool parent_given = options.trace.parent.IsValid();
+  const double log_not_sampled = std::log1p(-options.trace.sampler.ratio());
 
   std::atomic<TicketId> next_ticket{1};
   std::atomic<uint64_t> quarantined{0};
@@ -71,6 +83,10 @@ struct DagStore::Core {
   Notification lookups_ready;
   Mutex heal_mu;
 
+  static uint64_t NewSerial() {
+    static std::atomic<uint64_t> last{0};
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
   explicit Core(Options o) : options(std::move(o)), failures(options.failures_kept_max) {}
 
   absl::Status Start();
@@ -94,7 +110,18 @@ struct DagStore::Core {
     if (options.trace.sink == nullptr || !SampleInline(request)) return Accessor::TryEnter(std::move(lease));
     return EnterTraced(std::move(lease), request);
   }
-  bool SampleInline(const RequestOptions& request) const;
+  // An acquire of an open shard takes 30 ns. So that tracing does not double that, the acquires of a thread are counted
+  // down to the next that is recorded, instead of making ids for all of them to decide by.
+  bool SampleInline(const RequestOptions& request) const {
+    InlineCountdown& countdown = inline_countdown;
+    if (countdown.store == serial && countdown.left > 1 && !parent_given && !request.parent.IsValid()) {
+      --countdown.left;
+      return false;
+    }
+    return SampleInlineSlowly(request);
+  }
+  bool SampleInlineSlowly(const RequestOptions& request) const;
+  uint64_t DrawInline() const;
   Accessor EnterTraced(std::shared_ptr<const Lease> lease, const RequestOptions& request);
   absl::Status CheckDeadline(const RequestOptions& request) const {
     if (request.deadline.IsInfinite() || !request.deadline.Passed(clock->Now())) return absl::OkStatus();
@@ -451,33 +478,40 @@ SpanContext DagStore::Core::NewSpan(const SpanContext& parent, uint64_t number, 
   return span;
 }
 
-// An acquire of an open shard takes 30 ns. So that tracing does not double that, the acquires of a thread are counted
-// down to the next that is recorded, instead of making ids for all of them to decide by.
-bool DagStore::Core::SampleInline(const RequestOptions& request) const {
-  struct Countdown {
-    uint64_t left = 0;
-    uint64_t draws = 0;
-  };
-  thread_local Countdown countdown;
+// Not this one, or the first of this thread in this store.
+bool DagStore::Core::SampleInlineSlowly(const RequestOptions& request) const {
   if (const SpanContext& parent = GivenParent(request); parent.IsValid()) {
     bool sampled = false;
     (void)NewSpan(parent, 0, sampled);
     return sampled;
   }
-  if (countdown.left == 0) {
-    const double ratio = options.trace.sampler.ratio();
-    // Geometric, from the bits of an id that is used for nothing else.
-    const SpanContext drawn = ids->RootOf(~++countdown.draws ^ reinterpret_cast<uintptr_t>(&countdown));
-    const double u = (static_cast<double>(Load64(drawn.span_id.data()) >> 11) + 1) / 9007199254740992.0;  // (0, 1]
-    constexpr double kNever = 1e18;
-    const double skip = ratio >= 1 ? 1 : ratio <= 0 ? kNever : std::ceil(std::log(u) / std::log1p(-ratio));
-    countdown.left = static_cast<uint64_t>(std::clamp(skip, 1.0, kNever));
+  InlineCountdown& countdown = inline_countdown;
+  if (countdown.store != serial) {  // what another store's countdown has left says nothing here
+    countdown.store = serial;
+    countdown.left = DrawInline();
+    if (countdown.left > 1) {
+      --countdown.left;
+      return false;
+    }
   }
-  return --countdown.left == 0;
+  countdown.left = DrawInline();
+  return true;
 }
 
+// How far it is to the next: geometric, from the bits of an id that is used for nothing else.
+uint64_t DagStore::Core::DrawInline() const {
+  InlineCountdown& countdown = inline_countdown;
+  const double ratio = options.trace.sampler.ratio();
+  constexpr double kNever = 1e18;
+  if (ratio >= 1) return 1;
+  if (ratio <= 0) return static_cast<uint64_t>(kNever);
+  const SpanContext drawn = ids->RootOf(~++countdown.draws ^ reinterpret_cast<uintptr_t>(&countdown));
+  const double u = (static_cast<double>(Load64(drawn.span_id.data()) >> 11) + 1) / 9007199254740992.0;  // (0, 1]
+  return static_cast<uint64_t>(std::clamp(std::ceil(std::log(u) / log_not_sampled), 1.0, kNever));
+}
+
+// It takes less time than the clock can tell, so its two ends are one look at it.
 Accessor DagStore::Core::EnterTraced(std::shared_ptr<const Lease> lease, const RequestOptions& request) {
-  const MonotonicNanos start = clock->Now();
   Accessor accessor = Accessor::TryEnter(std::move(lease));
   if (accessor.empty()) return accessor;
   constexpr uint64_t kNotTickets = uint64_t{1} << 63;
@@ -489,11 +523,11 @@ Accessor DagStore::Core::EnterTraced(std::shared_ptr<const Lease> lease, const R
   } else {
     options.trace.sampler.MakeSampled(span);
   }
-  SpanRecord record("dagstore.acquire", span, parent, start);
-  record.end = clock->Now();
+  SpanRecord record("dagstore.acquire", span, parent, clock->Now());
+  record.end = record.start;
   record.AddText("dagstore.shard.key", accessor.key().bytes());
   record.AddBool("dagstore.inline", true);
-  record.Link(accessor.lease()->meta.span.IsSampled() ? accessor.lease()->meta.span : SpanContext());
+  if (const SpanContext& opened = accessor.lease()->meta.span; opened.IsSampled()) record.Link(opened);
   options.trace.sink->Record(std::move(record));
   return accessor;
 }

@@ -933,7 +933,7 @@ std::string Engine::NameOf(const Job& job) const {
 JobSpec Engine::NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) {
   Slot& slot = shards_[index];
   ActiveShard& active = Activate(index);
-  TaskMeta child = meta.Child(ids_.Child(meta.span));
+  TaskMeta child = meta.Child(ids_.Next());
   child.cause = meta.cause;
   // Waiters leave by their own deadlines, and the last of them stops the job.
   if (!Mutant(kMutantFirstDeadlineIsJobs)) child.deadline = Deadline::Infinite();

@@ -14,6 +14,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -28,8 +30,24 @@ enum class SpanStatus : uint8_t { kUnset = 0, kOk = 1, kError = 2 };
 // The key of the text that is sent as the message of the status, and as no attribute.
 inline constexpr char kStatusMessage[] = "status.message";
 
+// The part of a record that has one size.
+struct SpanHead {
+  const char* name = "";
+  SpanContext span = {};
+  SpanContext parent = {};  // invalid: a root
+  MonotonicNanos start = 0;
+  MonotonicNanos end = 0;
+  SpanKind kind = SpanKind::kInternal;
+  SpanStatus status = SpanStatus::kUnset;
+  uint8_t attribute_count = 0;
+  uint16_t attributes_dropped = 0;
+  uint16_t text_size = 0;  // of all text values together
+  uint32_t links_dropped = 0;
+};
+static_assert(std::is_trivially_copyable_v<SpanHead>);
+
 // One owner, one thread.
-class SpanRecord {
+class SpanRecord : public SpanHead {
  public:
   // An acquire has six; more are counted and left out.
   static constexpr size_t kAttributesMax = 12;
@@ -40,16 +58,38 @@ class SpanRecord {
 
   struct Attribute {
     enum class Type : uint8_t { kInt, kBool, kText };
-    const char* key = nullptr;
-    int64_t number = 0;
-    uint16_t begin = 0, size = 0;  // of a text
-    Type type = Type::kInt;
+    const char* key;
+    int64_t number;
+    uint16_t begin, size;  // of a text
+    Type type;
   };
 
   SpanRecord() = default;
   SpanRecord(const char* span_name, const SpanContext& context, const SpanContext& parent_context,
-             MonotonicNanos start_time)
-      : name(span_name), span(context), parent(parent_context), start(start_time) {}
+             MonotonicNanos start_time) {
+    name = span_name;
+    span = context;
+    parent = parent_context;
+    start = start_time;
+  }
+  SpanRecord(const SpanRecord& other) : SpanHead(other), links(other.links), tracestate(other.tracestate) {
+    CopyArrays(other);
+  }
+  SpanRecord(SpanRecord&& other) noexcept
+      : SpanHead(other), links(std::move(other.links)), tracestate(std::move(other.tracestate)) {
+    CopyArrays(other);
+  }
+  SpanRecord& operator=(const SpanRecord& other) {
+    if (this != &other) *this = SpanRecord(other);
+    return *this;
+  }
+  SpanRecord& operator=(SpanRecord&& other) noexcept {
+    SpanHead::operator=(other);
+    links = std::move(other.links);
+    tracestate = std::move(other.tracestate);
+    CopyArrays(other);
+    return *this;
+  }
 
   void Add(const char* key, int64_t value) {
     if (Attribute* attribute = New(key)) attribute->number = value;
@@ -64,10 +104,10 @@ class SpanRecord {
     Attribute* attribute = New(key);
     if (attribute == nullptr) return;
     attribute->type = Attribute::Type::kText;
-    attribute->begin = text_size_;
-    attribute->size = static_cast<uint16_t>(std::min(value.size(), kTextBytesMax - text_size_));
-    if (attribute->size != 0) std::memcpy(text_.data() + text_size_, value.data(), attribute->size);
-    text_size_ = static_cast<uint16_t>(text_size_ + attribute->size);
+    attribute->begin = text_size;
+    attribute->size = static_cast<uint16_t>(std::min(value.size(), kTextBytesMax - text_size));
+    if (attribute->size != 0) std::memcpy(text_.data() + text_size, value.data(), attribute->size);
+    text_size = static_cast<uint16_t>(text_size + attribute->size);
   }
   void Link(const SpanContext& other) {
     if (!other.IsValid()) return;
@@ -87,19 +127,9 @@ class SpanRecord {
     return at == end ? nullptr : &*at;
   }
 
-  const char* name = "";
-  SpanContext span = {};
-  SpanContext parent = {};  // invalid: a root
-  MonotonicNanos start = 0;
-  MonotonicNanos end = 0;
-  SpanKind kind = SpanKind::kInternal;
-  SpanStatus status = SpanStatus::kUnset;
-  uint8_t attribute_count = 0;
-  uint16_t attributes_dropped = 0;
-  uint32_t links_dropped = 0;
-  std::array<Attribute, kAttributesMax> attributes = {};
   absl::InlinedVector<SpanContext, 1> links = {};
   std::shared_ptr<const std::string> tracestate = {};  // null if the trace has none
+  std::array<Attribute, kAttributesMax> attributes;  // the first attribute_count mean something
 
  private:
   Attribute* New(const char* key) {
@@ -108,13 +138,16 @@ class SpanRecord {
       return nullptr;
     }
     Attribute& attribute = attributes[attribute_count++];
-    attribute = Attribute();
-    attribute.key = key;
+    attribute = {key, 0, 0, 0, Attribute::Type::kInt};
     return &attribute;
   }
+  // What means something, and no more: most of a record is room that nobody used.
+  void CopyArrays(const SpanRecord& other) {
+    std::copy_n(other.attributes.begin(), attribute_count, attributes.begin());
+    if (text_size != 0) std::memcpy(text_.data(), other.text_.data(), text_size);
+  }
 
-  uint16_t text_size_ = 0;
-  std::array<char, kTextBytesMax> text_;  // the first text_size_ bytes mean something
+  std::array<char, kTextBytesMax> text_;  // the first text_size bytes mean something
 };
 
 struct SpanSinkStats {

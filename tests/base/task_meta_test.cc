@@ -145,9 +145,9 @@ TEST_CASE("span ids: differ, repeat by seed, and children stay in the trace") {
     const SpanContext root = ids.Root(i % 2 == 0);
     CHECK(root == same.Root(i % 2 == 0));
     CHECK_FALSE(root == other.Root(i % 2 == 0));
-    const SpanContext child = ids.Child(root);
-    CHECK(child == same.Child(root));
-    (void)other.Child(root);
+    const SpanContext child = TaskMeta(root, Deadline::Infinite(), 1).Child(ids.Next()).span;
+    CHECK_EQ(Load64(child.span_id.data()), same.Next());
+    (void)other.Next();
     CHECK_EQ(child.trace_id, root.trace_id);
     CHECK_EQ(child.IsSampled(), root.IsSampled());
     for (const SpanContext& span : {root, child, ids.RootOf(i), root.Child(0), root.Child(1), child.Child(0)}) {
@@ -157,8 +157,8 @@ TEST_CASE("span ids: differ, repeat by seed, and children stay in the trace") {
   }
   CHECK(ids.RootOf(5) == same.RootOf(5));
   CHECK_FALSE(ids.RootOf(5).IsSampled());
-  CHECK_FALSE(ids.Child(SpanContext()).IsSampled());
-  CHECK(ids.Child(SpanContext()).IsValid());
+  // What has no parent has no child either: nothing of it is recorded.
+  CHECK_FALSE(TaskMeta(SpanContext(), Deadline::Infinite(), 1).Child(ids.Next()).span.IsValid());
 }
 
 TEST_CASE("trace sampler: takes the ratio it is told, and a lower ratio takes a part of a higher one") {
@@ -186,12 +186,12 @@ TEST_CASE("trace sampler: a parent decides for its children, if the sampler heed
   using Kind = TraceSampler::Kind;
   SpanIds ids(1);
   const SpanContext sampled = ids.Root(true), not_sampled = ids.Root(false);
-  CHECK(TraceSampler(Kind::kParentBased, 0).Sample(sampled, ids.Child(sampled)));
-  CHECK_FALSE(TraceSampler(Kind::kParentBased, 1).Sample(not_sampled, ids.Child(not_sampled)));
+  CHECK(TraceSampler(Kind::kParentBased, 0).Sample(sampled, sampled.Child(0)));
+  CHECK_FALSE(TraceSampler(Kind::kParentBased, 1).Sample(not_sampled, not_sampled.Child(0)));
   CHECK(TraceSampler(Kind::kParentBased, 1).Sample({}, not_sampled));
-  CHECK_FALSE(TraceSampler(Kind::kRatio, 0).Sample(sampled, ids.Child(sampled)));
-  CHECK(TraceSampler(Kind::kRatio, 1).Sample(not_sampled, ids.Child(not_sampled)));
-  CHECK_FALSE(TraceSampler().Sample(sampled, ids.Child(sampled)));
+  CHECK_FALSE(TraceSampler(Kind::kRatio, 0).Sample(sampled, sampled.Child(0)));
+  CHECK(TraceSampler(Kind::kRatio, 1).Sample(not_sampled, not_sampled.Child(0)));
+  CHECK_FALSE(TraceSampler().Sample(sampled, sampled.Child(0)));
   // The low 56 bits in network order, as other nodes compute it.
   const SpanContext lowest =
       ValueOf(SpanContext::FromTraceparent("00-ffffffffffffffffff00000000000001-0000000000000001-00"));
@@ -201,15 +201,25 @@ TEST_CASE("trace sampler: a parent decides for its children, if the sampler heed
   CHECK_FALSE(TraceSampler(Kind::kRatio, 0.999).Sample({}, highest));
 }
 
+TEST_CASE("task meta: a child of what came over a wire is ours") {
+  SpanContext remote = ValueOf(SpanContext::FromTraceparent("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"));
+  REQUIRE(remote.is_remote);
+  SpanIds ids(1);
+  const TaskMeta child = TaskMeta(remote, Deadline::Infinite(), 1).Child(ids.Next());
+  CHECK_FALSE(child.span.is_remote);
+  CHECK(child.span.IsSampled());
+  CHECK_EQ(child.span.trace_id, remote.trace_id);
+}
+
 TEST_CASE("task meta: a child inherits the deadline or less, detached work is linked and out of reach") {
   SpanIds ids(1);
   const TaskMeta parent(ids.Root(true), Deadline::At(1000), 7);
-  const TaskMeta child = parent.Child(ids.Child(parent.span), Deadline::At(2000));
+  const TaskMeta child = parent.Child(ids.Next(), Deadline::At(2000));
   CHECK_EQ(child.deadline.at(), 1000);
   CHECK_EQ(child.ticket, 7);
   CHECK_EQ(child.span.trace_id, parent.span.trace_id);
   CHECK_NE(child.span.span_id, parent.span.span_id);
-  CHECK_EQ(parent.Child(ids.Child(parent.span), Deadline::At(500)).deadline.at(), 500);
+  CHECK_EQ(parent.Child(ids.Next(), Deadline::At(500)).deadline.at(), 500);
 
   const TaskMeta detached = parent.Detached(ids.Root(false), Deadline::At(5000));
   CHECK_EQ(detached.ticket, 0);

@@ -247,6 +247,27 @@ TEST_CASE("tracing: of acquires without the loop the ratio is recorded, too") {
   }
 }
 
+TEST_CASE("tracing: a store that records nothing does not keep the next one in that thread from recording") {
+  const auto sink = std::make_shared<FakeSpanSink>();
+  const auto store_with = [&](double ratio) {
+    Options options = StoreOptions("");
+    options.trace.sink = sink;
+    options.trace.sampler = TraceSampler(TraceSampler::Kind::kParentBased, ratio);
+    auto store = ValueOf(DagStore::Open(options));
+    REQUIRE_STATUS_OK(store->RegisterShardSync(ShardKey("a"), ValueOf(NewBytesMount(MakeCar(1, 1)))));
+    { const Accessor first = ValueOf(store->AcquireShardSync(ShardKey("a"))); }
+    return store;
+  };
+  const auto silent = store_with(0), all = store_with(1);
+  sink->Take();
+  for (int i = 0; i < 10; ++i) {
+    { const Accessor hit = ValueOf(silent->AcquireShardSync(ShardKey("a"))); }
+    CHECK_EQ(sink->size(), static_cast<size_t>(i));
+    { const Accessor hit = ValueOf(all->AcquireShardSync(ShardKey("a"))); }
+    CHECK_EQ(sink->size(), static_cast<size_t>(i) + 1);
+  }
+}
+
 // ---- The ring ----
 
 // Holds each batch until it is told to go on.
@@ -331,6 +352,42 @@ TEST_CASE("span record: keeps within its limits and counts what it leaves out") 
   CHECK_EQ(text.Text(*text.Find("a")), std::string(200, 'a'));
   CHECK_EQ(text.Text(*text.Find("b")), std::string(SpanRecord::kTextBytesMax - 200, 'b'));
   CHECK_EQ(text.Text(*text.Find("c")), "");
+}
+
+TEST_CASE("span record: copied, moved and used again it says the same") {
+  const SpanContext context = SpanIds(1).Root(true);
+  SpanRecord span("x", context, {}, 5);
+  span.AddText("a", "first");
+  span.Add("n", 7);
+  span.AddBool("b", true);
+  span.Link(context.Child(1));
+  span.Link(context.Child(2));
+  span.tracestate = std::make_shared<const std::string>("vendor=1");
+  const auto check = [&](const SpanRecord& other) {
+    CHECK(other.span == context);
+    CHECK_EQ(other.start, 5);
+    REQUIRE_EQ(other.attribute_count, 3);
+    CHECK_EQ(other.Text(*other.Find("a")), "first");
+    CHECK_EQ(other.Find("n")->number, 7);
+    CHECK_EQ(other.Find("b")->number, 1);
+    REQUIRE_EQ(other.links.size(), 2);
+    CHECK(other.links[1] == context.Child(2));
+    CHECK_EQ(*other.tracestate, "vendor=1");
+  };
+  const SpanRecord copy = span;
+  check(copy);
+  SpanRecord used("y", context.Child(3), context, 1);
+  for (int i = 0; i < 6; ++i) used.AddText("long", std::string(40, 'z'));
+  used = copy;
+  check(used);
+  const SpanRecord& same = used;
+  used = same;
+  check(used);
+  SpanRecord moved;
+  moved = std::move(span);
+  check(moved);
+  const SpanRecord last(std::move(moved));
+  check(last);
 }
 
 // ---- OTLP ----

@@ -121,7 +121,7 @@ class CommandSpan {
     }
     std::random_device random;
     SpanIds ids((uint64_t{random()} << 32) | random());
-    SpanContext span = parent.IsValid() ? ids.Child(parent) : ids.Root(false);
+    SpanContext span = parent.IsValid() ? parent.Child(ids.Next()) : ids.Root(false);
     const bool sampled = config.sampler.Sample(parent, span);
     span.flags = static_cast<uint8_t>((span.flags & ~1) | (sampled ? 1 : 0));
     options.trace.sink = tracer_;
