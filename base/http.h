@@ -88,6 +88,8 @@ struct HttpClientOptions {
   // Idle connections kept for the next request; each costs three descriptors.
   size_t idle_connections_max = 16;
   std::string user_agent = "dagstore";
+  // Tells servers the trace that a request belongs to (W3C traceparent). Off: they are others' servers, mostly.
+  bool send_traceparent = false;
 };
 
 // Any thread, never the loop. Errors: Unavailable (no connection, no answer, cut off: a retry may help),

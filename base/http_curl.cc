@@ -277,6 +277,10 @@ class Transfer {
     if (!AddHeader("Expect", "") || (!request.body.empty() && !AddHeader("Content-Type", ""))) {
       return ResourceExhausted("{}: no memory for the header", What());
     }
+    if (shared_->options.send_traceparent && work_.span.IsValid() &&
+        !AddHeader("traceparent", work_.span.ToTraceparent())) {
+      return ResourceExhausted("{}: no memory for the header", What());
+    }
     for (const auto& header : request.headers) {
       if (!AddHeader(header.first, header.second)) return InvalidArgument("{}: bad header {}", What(), header.first);
     }

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/task_meta.h"
 
 namespace dagstore {
 
@@ -98,6 +99,7 @@ struct WorkContext {
   const Clock* clock = nullptr;        // needed if the deadline is finite
   Deadline deadline = {};
   Progress* progress = nullptr;  // where a copy tells how far it is; may be null
+  SpanContext span = {};         // of the work, for those who pass it on; invalid: of none
 
   // OK, Cancelled or DeadlineExceeded.
   absl::Status Check() const;

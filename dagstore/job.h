@@ -49,7 +49,7 @@ struct JobSpec {
   std::optional<ShardRecord> record = {};  // if it is not durable yet; else the job reads it
 
   WorkContext Work(const Clock& clock) const {
-    return {cancel.get(), &clock, meta.deadline, control == nullptr ? nullptr : &control->progress};
+    return {cancel.get(), &clock, meta.deadline, control == nullptr ? nullptr : &control->progress, meta.span};
   }
 
   explicit JobSpec(const TaskMeta& task_meta) : meta(task_meta) {}

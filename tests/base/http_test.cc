@@ -136,6 +136,25 @@ TEST_CASE("http client: no request leaves with a header that was smuggled in") {
   CHECK_EQ(server.requests().size(), 0);
 }
 
+TEST_CASE("http client: servers learn of a trace only if they are to") {
+  HttpServer server([](const HttpServer::Request&, HttpServer::Connection& c) { c.Answer(200, "", ""); });
+  HttpClientOptions options = LoopbackOptions();
+  const auto silent = ValueOf(NewHttpClient(options));
+  options.send_traceparent = true;
+  const auto telling = ValueOf(NewHttpClient(options));
+  const std::string header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  WorkContext work;
+  REQUIRE_STATUS_OK(telling->Send(RequestOf(server.Url("/no-span")), work).status());
+  work.span = ValueOf(SpanContext::FromTraceparent(header));
+  REQUIRE_STATUS_OK(silent->Send(RequestOf(server.Url("/silent")), work).status());
+  REQUIRE_STATUS_OK(telling->Send(RequestOf(server.Url("/telling")), work).status());
+  const std::vector<HttpServer::Request> requests = server.requests();
+  REQUIRE_EQ(requests.size(), 3);
+  CHECK_FALSE(requests[0].headers.contains("traceparent"));
+  CHECK_FALSE(requests[1].headers.contains("traceparent"));
+  CHECK_EQ(requests[2].Header("traceparent"), header);
+}
+
 TEST_CASE("http client: a body larger than its buffers arrives whole, also when it is read slowly") {
   std::string content(20 << 20, '\0');
   for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>((i * 2654435761u) >> 13);

@@ -172,6 +172,18 @@ TEST_CASE("remote store: a CARv1 is fetched, hashed, indexed and kept while it c
   }
 }
 
+TEST_CASE("remote store: a fetch knows the trace of the request that it is made for") {
+  World world;
+  SpanContext seen;
+  world.Source("one", MakeCar(3, 20), /*ranges=*/false).on_open = [&seen](const SpanContext& span) { seen = span; };
+  RegisterOptions options;
+  options.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  REQUIRE_STATUS_OK(world.Register("one", options));
+  CHECK_EQ(ToHex(seen.trace_id), "0af7651916cd43dd8448eb211c80319c");
+  CHECK(seen.IsSampled());
+  CHECK_FALSE(seen.is_remote);  // the job's own
+}
+
 TEST_CASE("remote store: row 20: a registration that breaks off goes on where it was, when it is asked for again") {
   World world;
   world.options.sources.attempts_max = 1;

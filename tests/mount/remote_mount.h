@@ -31,6 +31,7 @@ struct RemoteSource {
   std::optional<uint64_t> fail_at = {};                    // read_error from here on
   absl::Status read_error = Unavailable("connection reset");
   std::function<void(uint64_t offset)> before_read = {};
+  std::function<void(const SpanContext& span)> on_open = {};  // of the work that asks
 
   std::atomic<int> stats = 0;
   std::atomic<int> opens = 0;
@@ -97,6 +98,7 @@ class RemoteMount final : public Mount {
                                                          uint64_t offset) const override {
     RETURN_IF_ERROR(work.Check());
     ++source_.opens;
+    if (source_.on_open) source_.on_open(work.span);
     RETURN_IF_ERROR(source_.open_error);
     if (!source_.exists) return NotFound("open {}: no such source", url_.Redacted());
     return std::make_unique<RemoteStream>(source_, offset, work);

@@ -264,7 +264,8 @@ absl::StatusOr<Config> LoadConfig(const std::string& path, const Environment& en
 
   if (const toml::table* table = reader.Table(root, "network")) {
     reader.CheckKeys(*table, " in [network]",
-                     {"allow", "connect_timeout_seconds", "stall_timeout_seconds", "ca_file", "idle_connections_max"});
+                     {"allow", "connect_timeout_seconds", "stall_timeout_seconds", "ca_file", "idle_connections_max",
+                      "send_traceparent"});
     absl::StatusOr<AddressPolicy> policy = AddressPolicy::Allowing(reader.Texts(*table, "allow"));
     if (policy.ok()) {
       config.network.network.addresses = std::make_shared<AddressPolicy>(*std::move(policy));
@@ -274,6 +275,7 @@ absl::StatusOr<Config> LoadConfig(const std::string& path, const Environment& en
     reader.Seconds(*table, "connect_timeout_seconds", &config.network.network.connect_timeout);
     reader.Seconds(*table, "stall_timeout_seconds", &config.network.network.stall_timeout);
     reader.Text(*table, "ca_file", &config.network.network.ca_file);
+    reader.Bool(*table, "send_traceparent", &config.network.network.send_traceparent);
     config.network.network.ca_file = BesidesConfig(path, config.network.network.ca_file);
     if (const auto count = reader.Number(*table, "idle_connections_max", 0, 4096)) {
       config.network.network.idle_connections_max = static_cast<size_t>(*count);
