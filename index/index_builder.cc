@@ -16,6 +16,9 @@ namespace dagstore {
 namespace {
 
 constexpr size_t kSlabBytes = 64 << 10;
+// So many slabs of a kind of entry are allocated as they are needed, and then whole chunks of them, of a huge page each.
+constexpr size_t kSlabsAlone = 32;
+constexpr size_t kChunkBytes = kHugePageBytes;
 // What Append to a file gathers: fewer system calls, and nothing gained above.
 constexpr size_t kWriteBytes = 1 << 20;
 // A run is read back in windows of this size, less when there are many runs.
@@ -92,6 +95,36 @@ absl::StatusOr<uint16_t> IndexBuilder::CodecIndex(uint64_t codec) {
   return last_codec_index_;
 }
 
+uint8_t* IndexBuilder::Group::NewEntry() {
+  const uint32_t slab = held >> slab_bits;
+  if (slab == slabs.size()) {
+    if (slab == 0) {
+      slabs.push_back(nullptr);
+    } else {
+      const size_t bytes = entry_size() << slab_bits;
+      if (chunks.empty() || chunk_used + bytes > chunks.back().size()) {
+        chunks.emplace_back(slab < kSlabsAlone ? bytes : kChunkBytes);
+        chunk_used = 0;
+      }
+      slabs.push_back(chunks.back().data() + chunk_used);
+      chunk_used += bytes;
+    }
+  }
+  if (slab == 0) {
+    first.resize((held + 1) * entry_size());
+    slabs[0] = first.data();
+  }
+  ++entries;
+  return slabs[slab] + (held++ & ((1u << slab_bits) - 1)) * entry_size();
+}
+
+void IndexBuilder::Group::Clear() {
+  slabs.clear();
+  first = Bytes();
+  chunks.clear();
+  held = 0;
+}
+
 absl::Status IndexBuilder::Add(const IndexEntry& entry) {
   const size_t digest_size = entry.hash.digest.size();
   const std::pair kind(entry.hash.code, static_cast<uint32_t>(digest_size));
@@ -121,22 +154,12 @@ absl::Status IndexBuilder::Add(const IndexEntry& entry) {
     RETURN_IF_ERROR(PutAside());
   if (group.held == std::numeric_limits<uint32_t>::max())
     return ResourceExhausted("more than {} sections of one kind in memory", group.held);
-  if (group.held >> group.slab_bits == group.slabs.size()) {
-    group.slabs.emplace_back();
-    // The first grows as entries come, so that a small shard takes little.
-    if (group.slabs.size() > 1) group.slabs.back().reserve(size << group.slab_bits);
-  }
-  Bytes& slab = group.slabs.back();
-  const size_t at = slab.size();
-  slab.resize(at + size);
-  uint8_t* out = slab.data() + at;
+  uint8_t* out = group.NewEntry();
   if (digest_size != 0) std::memcpy(out, entry.hash.digest.data(), digest_size);
   EncodeIndexTail(entry.offset, entry.data_size, static_cast<uint16_t>(entry.head_size), codec_index,
                   out + digest_size);
   entries_mix_ += IndexEntryMix(Span(out, size));
   held_bytes_ += size + sizeof(SortKey);
-  ++group.held;
-  ++group.entries;
   ++entries_;
   if (entry.hash.code == kIdentity) ++identity_entries_;
   block_bytes_ += entry.data_size;
@@ -200,7 +223,7 @@ void BuildHelper::Run() {
   }
 }
 
-std::vector<IndexBuilder::SortKey> IndexBuilder::Sort(const Group& group, BuildHelper* helper) {
+HugeArray<IndexBuilder::SortKey> IndexBuilder::Sort(const Group& group, BuildHelper* helper) {
   const uint32_t n = group.held;
   const size_t digest_size = group.digest_size;
   const int bits = std::clamp(static_cast<int>(std::bit_width(n)) - 3, 1, kBucketBitsMax);
@@ -208,7 +231,7 @@ std::vector<IndexBuilder::SortKey> IndexBuilder::Sort(const Group& group, BuildH
   std::vector<uint32_t> starts((size_t{1} << bits) + 1);
   for (uint32_t i = 0; i < n; ++i) ++starts[(IndexDigestPrefix(group.entry(i), digest_size) >> shift) + 1];
   for (size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
-  std::vector<SortKey> keys(n);
+  HugeArray<SortKey> keys(n);
   {
     std::vector<uint32_t> next(starts.begin(), starts.end() - 1);
     for (uint32_t i = 0; i < n; ++i) {
@@ -247,14 +270,13 @@ absl::Status IndexBuilder::PutAside() {
     if (group.held == 0) continue;
     run[kind] = {runs_bytes_, group.held};
     const size_t size = group.entry_size();
-    const std::vector<SortKey> keys = Sort(group, nullptr);
+    const HugeArray<SortKey> keys = Sort(group, nullptr);
     for (size_t i = 0; i < keys.size(); ++i) {
       if (i + kPrefetchAhead < keys.size()) __builtin_prefetch(group.entry(keys[i + kPrefetchAhead].index));
       RETURN_IF_ERROR(sink.Append(Span(group.entry(keys[i].index), size)));
     }
     runs_bytes_ += size * group.held;
-    group.slabs.clear();
-    group.held = 0;
+    group.Clear();
   }
   held_bytes_ = 0;
   return sink.Flush();
@@ -327,7 +349,7 @@ absl::Status IndexBuilder::Merge(NativeIndexWriter& writer) {
 }
 
 absl::Status IndexBuilder::WriteGroup(const Group& group, NativeIndexWriter& writer, BuildHelper* helper) {
-  const std::vector<SortKey> keys = Sort(group, helper);
+  const HugeArray<SortKey> keys = Sort(group, helper);
   const auto entry_at = [&](uint64_t rank) {
     if (rank + kPrefetchAhead < keys.size()) __builtin_prefetch(group.entry(keys[rank + kPrefetchAhead].index));
     return group.entry(keys[rank].index);
@@ -355,7 +377,7 @@ absl::Status IndexBuilder::WriteEntries(IndexSink& sink, NativeIndexWriter& writ
   } else {
     for (auto& [kind, group] : groups_) {
       RETURN_IF_ERROR(WriteGroup(group, writer, helper));
-      group.slabs.clear();
+      group.Clear();
     }
   }
   return writer.Finish();
@@ -409,6 +431,7 @@ absl::StatusOr<BuiltIndex> IndexBuilder::Finish(std::vector<Cid> roots, IndexSum
     RETURN_IF_ERROR(WriteFile(writer, helper));
   } else {
     built.heap.reserve(writer.bytes());
+    AdviseHugePages(built.heap.data(), writer.bytes());
     BytesSink sink(built.heap);
     RETURN_IF_ERROR(WriteEntries(sink, writer, helper));
   }

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/huge_array.h"
 #include "base/io.h"
 #include "base/mutex.h"
 #include "base/reader.h"
@@ -96,15 +97,20 @@ class IndexBuilder {
   // Entries of one kind, as they will be stored, in slabs so that growth does not copy.
   struct Group {
     uint32_t digest_size = 0;
-    int slab_bits = 0;      // 2^slab_bits entries in each slab
-    std::vector<Bytes> slabs = {};
-    uint32_t held = 0;      // in the slabs
-    uint64_t entries = 0;   // in all, put aside ones included
+    int slab_bits = 0;                // 2^slab_bits entries in each slab
+    std::vector<uint8_t*> slabs = {};
+    uint32_t held = 0;                // in the slabs
+    uint64_t entries = 0;             // in all, put aside ones included
+    Bytes first = {};                 // the first slab, which grows as entries come: a small shard takes little
+    std::vector<HugeArray<uint8_t>> chunks = {};  // where the others lie, one after another
+    size_t chunk_used = 0;                        // of the last of them
 
     size_t entry_size() const { return digest_size + kIndexTailBytes; }
     const uint8_t* entry(uint32_t index) const {
-      return slabs[index >> slab_bits].data() + (index & ((1u << slab_bits) - 1)) * entry_size();
+      return slabs[index >> slab_bits] + (index & ((1u << slab_bits) - 1)) * entry_size();
     }
+    uint8_t* NewEntry();
+    void Clear();
   };
   using Groups = std::map<std::pair<uint64_t, uint32_t>, Group>;  // by code and digest size: the stored order
   struct RunPart {
@@ -115,7 +121,7 @@ class IndexBuilder {
   class MergeInput;
 
   absl::StatusOr<uint16_t> CodecIndex(uint64_t codec);
-  static std::vector<SortKey> Sort(const Group& group, BuildHelper* helper);
+  static HugeArray<SortKey> Sort(const Group& group, BuildHelper* helper);
   absl::Status PutAside();
   absl::Status WriteEntries(IndexSink& sink, NativeIndexWriter& writer, BuildHelper* helper);
   absl::Status WriteGroup(const Group& group, NativeIndexWriter& writer, BuildHelper* helper);
