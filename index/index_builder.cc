@@ -16,7 +16,7 @@ namespace dagstore {
 namespace {
 
 constexpr size_t kSlabBytes = 64 << 10;
-// So many slabs of a kind of entry are allocated as they are needed, and then whole chunks of them, of a huge page each.
+// So many slabs of a kind of entry are allocated as they are needed, then whole chunks of them, a huge page each.
 constexpr size_t kSlabsAlone = 32;
 constexpr size_t kChunkBytes = kHugePageBytes;
 // What Append to a file gathers: fewer system calls, and nothing gained above.
