@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <list>
+#include <span>
+#include <utility>
 
 #include "base/check.h"
 #include "base/ftp.h"
@@ -200,6 +202,8 @@ class Transfer {
     if (buffer_.size() == taken_) {
       buffer_.clear();
       taken_ = 0;
+      // What arrives meanwhile goes where it is wanted: a copy less.
+      room_ = {out, size};
       if (paused_) {
         paused_ = false;
         // Gives what it holds to OnBody at once.
@@ -207,10 +211,13 @@ class Transfer {
           End(code);
         }
       }
-      RETURN_IF_ERROR(Drive([this] { return !buffer_.empty(); }));
+      const absl::Status driven = Drive([this] { return filled_ != 0; });
+      room_ = {};
+      const size_t filled = std::exchange(filled_, 0);
+      RETURN_IF_ERROR(driven);
+      return filled;  // 0 at the end
     }
     const size_t n = std::min(size, buffer_.size() - taken_);
-    if (n == 0) return n;  // the end; an empty buffer has no address to copy from
     std::memcpy(out, buffer_.data() + taken_, n);
     taken_ += n;
     return n;
@@ -432,7 +439,10 @@ class Transfer {
       return CURL_WRITEFUNC_PAUSE;
     }
     transfer.shared_->bytes_received.fetch_add(size, std::memory_order_relaxed);
-    transfer.buffer_.insert(transfer.buffer_.end(), data, data + size);
+    const size_t direct = std::min(size, transfer.room_.size() - transfer.filled_);
+    if (direct != 0) std::memcpy(transfer.room_.data() + transfer.filled_, data, direct);
+    transfer.filled_ += direct;
+    AppendBytes(transfer.buffer_, Span(reinterpret_cast<const uint8_t*>(data) + direct, size - direct));
     return size;
   }
 
@@ -456,6 +466,8 @@ class Transfer {
   bool header_done_ = false;
   Bytes buffer_ = {};  // from taken_ on: arrived, not read yet
   size_t taken_ = 0;
+  std::span<uint8_t> room_ = {};  // of the reader that waits
+  size_t filled_ = 0;             // of it
   bool paused_ = false;
 
   bool progress_ = false;  // a byte has arrived in this round

@@ -51,8 +51,8 @@ class WritableFile {
   virtual ~WritableFile() = default;  // closes, discards errors: call Close() first
   virtual absl::Status Append(Span data) = 0;  // at the end of all that was written so far
   virtual absl::Status WriteAt(uint64_t offset, Span data) = 0;
-  // Data and size reach the disk. An error is final for this file: the kernel may have dropped the pages, so a second
-  // sync would lie. Remove it and start again from the source.
+  // Data and size reach the disk; another thread may write meanwhile. An error is final for this file: the kernel may
+  // have dropped the pages, so a second sync would lie. Remove it and start again from the source.
   virtual absl::Status Sync() = 0;
   virtual absl::Status Close() = 0;  // once
 };

@@ -291,6 +291,27 @@ absl::StatusOr<MountRange> HttpSource::OpenRange(const WorkContext& work, ByteRa
   return opened;
 }
 
+absl::StatusOr<MountRange> HttpSource::OpenTail(const WorkContext& work, uint64_t size) const {
+  ASSIGN_OR_RETURN(std::unique_ptr<HttpResponse> response,
+                   Send(work, "GET", {{"Range", fmt::format("bytes=-{}", size)}}));
+  if (response->status() == 200) {
+    return Unimplemented("{}: the server serves no ranges", response->url().Redacted());
+  }
+  if (response->status() == 416) return OpenNothing(work, {});  // an empty file has no last byte
+  if (response->status() != 206) return HttpError(*response);
+  RETURN_IF_ERROR(CheckEncoding(*response));
+  const std::optional<ContentRange> got = ParseContentRange(*response);
+  const std::optional<uint64_t> body_size = ContentLength(*response);
+  const bool right = got.has_value() && got->has_range && got->total.has_value() && got->last == *got->total - 1 &&
+                     got->first == *got->total - std::min(size, *got->total) &&
+                     (!body_size.has_value() || *body_size == *got->total - got->first);
+  if (!right) return DataLoss("{}: the server sent another range than was asked for", response->url().Redacted());
+  MountRange opened;
+  opened.stat = StatOf(*response);
+  opened.stream = std::make_unique<BodyStream>(std::move(response), *got->total - got->first);
+  return opened;
+}
+
 absl::StatusOr<std::unique_ptr<ByteStream>> HttpSource::OpenStream(const WorkContext& work, uint64_t offset) const {
   if (offset > 0) {
     ASSIGN_OR_RETURN(MountRange range, OpenRange(work, {offset, kToTheEnd}, {}));
@@ -322,6 +343,9 @@ absl::StatusOr<std::unique_ptr<RandomReader>> HttpSourceMount::OpenRandomIf(Io&,
 absl::StatusOr<MountRange> HttpSourceMount::OpenRange(Io&, const WorkContext& work, ByteRange range,
                                                       const std::string& validator) const {
   return source_->OpenRange(work, range, validator);
+}
+absl::StatusOr<MountRange> HttpSourceMount::OpenTail(Io&, const WorkContext& work, uint64_t size) const {
+  return source_->OpenTail(work, size);
 }
 absl::StatusOr<std::unique_ptr<ByteStream>> HttpSourceMount::OpenStream(Io&, const WorkContext& work,
                                                                         uint64_t offset) const {

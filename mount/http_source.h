@@ -23,6 +23,7 @@ class HttpSource : public std::enable_shared_from_this<HttpSource> {
 
   absl::StatusOr<MountStat> Stat(const WorkContext& work) const;
   absl::StatusOr<MountRange> OpenRange(const WorkContext& work, ByteRange range, const std::string& validator) const;
+  absl::StatusOr<MountRange> OpenTail(const WorkContext& work, uint64_t size) const;
   absl::StatusOr<std::unique_ptr<ByteStream>> OpenStream(const WorkContext& work, uint64_t offset) const;
   // `validator` may be empty: the one it has now.
   absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(const WorkContext& work, const std::string& validator) const;
@@ -56,7 +57,7 @@ class HttpSourceMount : public Mount {
   HttpSourceMount(Url url, std::shared_ptr<const HttpSource> source)
       : url_(std::move(url)), source_(std::move(source)) {}
 
-  MountTraits traits() const override { return {.local = false, .random = true, .stable = false}; }
+  MountTraits traits() const override { return {.random = true, .connects = true}; }
   Url url() const override { return url_; }
   absl::StatusOr<MountStat> Stat(Io& io, const WorkContext& work) const override;
   absl::StatusOr<std::unique_ptr<RandomReader>> OpenRandom(Io& io, const WorkContext& work) const override;
@@ -64,6 +65,7 @@ class HttpSourceMount : public Mount {
                                                              const std::string& validator) const override;
   absl::StatusOr<MountRange> OpenRange(Io& io, const WorkContext& work, ByteRange range,
                                        const std::string& validator) const override;
+  absl::StatusOr<MountRange> OpenTail(Io& io, const WorkContext& work, uint64_t size) const override;
   absl::StatusOr<std::unique_ptr<ByteStream>> OpenStream(Io& io, const WorkContext& work,
                                                          uint64_t offset) const override;
 

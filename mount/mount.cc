@@ -35,4 +35,8 @@ absl::StatusOr<MountRange> Mount::OpenRange(Io& io, const WorkContext& work, Byt
   return opened;
 }
 
+absl::StatusOr<MountRange> Mount::OpenTail(Io&, const WorkContext&, uint64_t) const {
+  return Unimplemented("{} cannot be read from its end", url().Redacted());
+}
+
 }  // namespace dagstore

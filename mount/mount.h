@@ -25,6 +25,9 @@ struct MountTraits {
   bool random = false;  // OpenRandom works: any offset, at a price that does not depend on it
   // The bytes can never change or vanish while a reader is open (bytes:, sealed files).
   bool stable = false;
+  // Each request at a time needs a connection, which is kept for those that follow; and OpenTail works. So what will be
+  // wanted at once is worth asking for side by side, before more is known of the source.
+  bool connects = false;
 };
 
 struct MountStat {
@@ -68,6 +71,10 @@ class Mount {
   // UINT64_MAX: to the end. The stream keeps `work`, as OpenStream's does. Unimplemented if the server has no ranges.
   virtual absl::StatusOr<MountRange> OpenRange(Io& io, const WorkContext& work, ByteRange range,
                                                const std::string& validator) const;
+
+  // Only if traits().connects. The last `size` bytes (not 0), or all if it has less: what OpenRange gives where the
+  // size is not known yet. Unimplemented if the server has no ranges.
+  virtual absl::StatusOr<MountRange> OpenTail(Io& io, const WorkContext& work, uint64_t size) const;
 
   // From `offset` to the end; empty if that is at or behind the end. The stream keeps `work` and
   // looks at it in Next(): its cancel flag and its clock outlive the stream.

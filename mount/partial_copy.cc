@@ -321,7 +321,7 @@ absl::Status PartialCopy::Direct(Handle& handle, ByteRange range, uint8_t* out, 
       work);
 }
 
-std::shared_ptr<PartialCopy::Flight> PartialCopy::FlightAt(uint64_t granule) {
+std::shared_ptr<PartialCopy::Flight> PartialCopy::FlightAt(uint64_t granule) const {
   for (const std::shared_ptr<Flight>& flight : flights_) {
     if (flight->first <= granule && granule < flight->end) return flight;
   }
@@ -395,7 +395,7 @@ absl::Status PartialCopy::Ensure(Handle& handle, ByteRange range, uint64_t ahead
   }
   const bool save = unsaved_ >= context_->limits.map_save_bytes;
   mu_.Unlock();
-  if (save) Save().IgnoreError();
+  if (save) SaveSoon();
   return status;
 }
 
@@ -511,12 +511,13 @@ absl::Status PartialCopy::Attempt(const PartialSource& source, Handle& handle, u
   const Mount& mount = *source.mount;
   Request once;
   Request& request = handle.job ? handle.request : once;
-  if (request.stream == nullptr || request.at != at || request.of != &mount) {
+  if (request.stream == nullptr || request.at != at || request.end < end || request.of != &mount) {
     request.End();
     ASSIGN_OR_RETURN(request.permit, context_->sources->Begin(mount.url(), work));
     // A job that goes forward wants all the rest.
     const bool to_end = handle.wants_all && handle.window.load(std::memory_order_relaxed) != 0;
-    const ByteRange asked{at, to_end ? UINT64_MAX : end - at};
+    request.end = to_end ? std::max(end, EndOfMissing()) : end;
+    const ByteRange asked{at, request.end == bytes_ && to_end ? UINT64_MAX : request.end - at};
     ASSIGN_OR_RETURN(MountRange answer, mount.OpenRange(*context_->io, work, asked, source.validator));
     RETURN_IF_ERROR(CheckAnswer(source, answer.stat));
     request.stream = std::move(answer.stream);
@@ -539,11 +540,20 @@ absl::Status PartialCopy::Attempt(const PartialSource& source, Handle& handle, u
     context_->io->Yield();
   }
   const bool goes_on =
-      handle.job && handle.wants_all && handle.window.load(std::memory_order_relaxed) != 0 && at < bytes_;
-  if (!goes_on) {
-    request.End();
-  }
+      handle.job && handle.wants_all && handle.window.load(std::memory_order_relaxed) != 0 && at < request.end;
+  if (!goes_on) request.End();
   return absl::OkStatus();
+}
+
+uint64_t PartialCopy::EndOfMissing() const {
+  const MutexLock lock(mu_);
+  uint64_t end = map_.granules();
+  const auto ours = [&](uint64_t granule) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    const std::shared_ptr<Flight> flight = FlightAt(granule);
+    return map_.Has(granule) || (flight != nullptr && flight->expected);
+  };
+  while (end > 0 && ours(end - 1)) --end;
+  return end == 0 ? 0 : map_.RangeOf(0, end).size;
 }
 
 absl::Status PartialCopy::CheckAnswer(const PartialSource& source, const MountStat& stat) {
@@ -650,29 +660,68 @@ void PartialCopy::MaybePromote(const std::shared_ptr<PartialCopy>& self) {
 
 // ---- Files ----
 
-void PartialCopy::Fill(Span head) {
-  uint64_t granules = 0, kept = 0;
+void PartialCopy::Fill(uint64_t offset, Span bytes) {
+  ByteRange kept;
   {
     const MutexLock lock(mu_);
     if (broken_ || abandoned_ || sealed_) return;
-    while (granules < map_.granules() && map_.RangeOf(0, granules + 1).size <= head.size()) ++granules;
-    kept = granules == 0 ? 0 : map_.RangeOf(0, granules).size;
+    const uint64_t come = offset + bytes.size();
+    uint64_t first = map_.GranuleOf(offset + map_.granule_bytes() - 1);
+    while (first < map_.granules() && map_.Has(first)) ++first;  // an end that begins in what is there
+    uint64_t end = first;
+    while (end < map_.granules() && !map_.Has(end)) {
+      const ByteRange next = map_.RangeOf(end, end + 1);
+      if (next.offset + next.size > come) break;
+      ++end;
+    }
+    if (first >= end) return;
+    kept = map_.RangeOf(first, end);
   }
-  if (granules == 0) return;
-  if (context_->space != nullptr && !context_->space->TryTake(kept)) return;
+  if (context_->space != nullptr && !context_->space->TryTake(kept.size)) return;
   bool written = false;
   {
     const MutexLock lock(file_mu_);
-    written = file_ != nullptr && file_->WriteAt(0, head.first(kept)).ok();
+    written = file_ != nullptr && file_->WriteAt(kept.offset, bytes.subspan(kept.offset - offset, kept.size)).ok();
   }
+  uint64_t news = 0;
   {
     const MutexLock lock(mu_);
-    written = written && !broken_ && !abandoned_;
-    for (uint64_t g = 0; written && g < granules; ++g) map_.Set(g, true);
-    if (written) unsaved_ += kept;
-    if (written && context_->space != nullptr) context_->space->Holds(name_, map_.BytesThere() + kOverheadBytes);
+    if (written && !broken_ && !abandoned_ && !sealed_) {
+      const uint64_t before = map_.BytesThere();
+      const uint64_t last = map_.GranuleOf(kept.offset + kept.size - 1);
+      for (uint64_t g = map_.GranuleOf(kept.offset); g <= last; ++g) map_.Set(g, true);
+      news = map_.BytesThere() - before;
+      unsaved_ += news;
+      if (context_->space != nullptr) context_->space->Holds(name_, map_.BytesThere() + kOverheadBytes);
+    }
   }
-  if (!written && context_->space != nullptr) context_->space->Return(kept);
+  if (context_->space != nullptr) context_->space->Return(kept.size - news);
+}
+
+std::unique_ptr<PartialCopy::Expected> PartialCopy::Expect(const std::shared_ptr<PartialCopy>& copy, uint64_t begin) {
+  auto flight = std::make_shared<Flight>();
+  flight->expected = true;
+  flight->status = absl::CancelledError("it did not come");  // who waited asks for it himself
+  const MutexLock lock(copy->mu_);
+  const ExtentMap& map = copy->map_;
+  flight->first = map.GranuleOf(begin + map.granule_bytes() - 1);
+  flight->end = map.granules();
+  while (flight->first < flight->end && map.Has(flight->first)) ++flight->first;
+  for (uint64_t g = flight->first; g < flight->end; ++g) {
+    if (map.Has(g) || copy->FlightAt(g) != nullptr) return nullptr;
+  }
+  if (flight->first >= flight->end) return nullptr;
+  copy->flights_.push_back(flight);
+  return std::make_unique<Expected>(copy, flight);
+}
+
+PartialCopy::Expected::~Expected() {
+  {
+    const MutexLock lock(copy_->mu_);
+    flight_->done = true;
+    copy_->flights_.erase(std::find(copy_->flights_.begin(), copy_->flights_.end(), flight_));
+  }
+  copy_->changed_->NotifyAll();
 }
 
 absl::Status PartialCopy::Forget(ByteRange range) {
@@ -695,9 +744,41 @@ absl::Status PartialCopy::Forget(ByteRange range) {
 }
 
 absl::Status PartialCopy::SyncData() {
-  const MutexLock lock(file_mu_);
-  if (file_ == nullptr) return FailedPrecondition("{} is closed", name_);
-  return file_->Sync();
+  std::shared_ptr<WritableFile> file;  // it takes long, and others write meanwhile
+  {
+    const MutexLock lock(file_mu_);
+    file = file_;
+  }
+  if (file == nullptr) return FailedPrecondition("{} is closed", name_);
+  return file->Sync();
+}
+
+void PartialCopy::SaveSoon() {
+  bool here = false;
+  {
+    const MutexLock lock(mu_);
+    // A disk that is slower than the network: what is not saved has a limit.
+    const auto may_go_on = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return unsaved_ < 2 * context_->limits.map_save_bytes;
+    };
+    while (saving_ && !may_go_on()) changed_->Wait(mu_, kWaitSlice);
+    here = !may_go_on();
+    if (!here && (saving_ || save_posted_)) return;
+    if (!here) save_posted_ = true;
+  }
+  const bool posted = !here && context_->Post([self = shared_from_this()] {
+    {
+      const MutexLock lock(self->mu_);
+      self->save_posted_ = false;
+    }
+    self->Save().IgnoreError();
+  });
+  if (posted) return;
+  if (!here) {
+    const MutexLock lock(mu_);
+    save_posted_ = false;
+  }
+  Save().IgnoreError();
 }
 
 // Nothing that was written can be trusted any more: the kernel may have dropped the pages.

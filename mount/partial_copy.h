@@ -23,6 +23,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/io.h"
@@ -42,8 +43,15 @@ struct PartialLimits {
   // Two wanted pieces with less between them come in one request: 128 KiB take as long as half a round trip at 50
   // Mbit/s.
   size_t gap_bytes_max = 128 << 10;
-  // Bytes fetched after which the map is written: so many are fetched again after a crash.
+  // Bytes fetched after which the map is written, beside what goes on: up to twice as many are fetched again after a
+  // crash.
   size_t map_save_bytes = 64 << 20;
+  // The end of an HTTP source is asked for together with its beginning: there a CARv2 has its index, of up to 26,000
+  // blocks in this. 0: never.
+  size_t tail_bytes = 1 << 20;
+  // Connections that are opened with the first request to a host: what is fetched side by side after it (samples of an
+  // index) need not wait for them. 0: none.
+  int connections_ahead = 6;
   // The rest is fetched too once this share is there; above 1: never.
   double promote_share = 0.5;
   // Of one read of a reader, retries included. Mounts have timeouts of their own for a server that stalls.
@@ -84,8 +92,23 @@ struct PartialSource {
   std::string validator = {};  // empty: whatever it has now, if the size is the same
 };
 
-class PartialCopy {
+class PartialCopy : public std::enable_shared_from_this<PartialCopy> {
+  struct Flight;
+
  public:
+  // Bytes that come by other means than a request of the copy's own. Who reads there waits until this is gone.
+  class Expected {
+   public:
+    Expected(std::shared_ptr<PartialCopy> copy, std::shared_ptr<Flight> flight)
+        : copy_(std::move(copy)), flight_(std::move(flight)) {}
+    ~Expected();
+    Expected(const Expected&) = delete;
+
+   private:
+    const std::shared_ptr<PartialCopy> copy_;
+    const std::shared_ptr<Flight> flight_;
+  };
+
   // `name` is the final one, "<stem>.<generation>.car". A new copy, of which nothing is there. Whatever has the names
   // of its files is removed. Without room for it the copy keeps nothing; that is no error.
   static absl::StatusOr<std::shared_ptr<PartialCopy>> Create(std::shared_ptr<TransientContext> context,
@@ -117,8 +140,10 @@ class PartialCopy {
   // Fetches what is missing and seals.
   static absl::Status MakeWhole(const std::shared_ptr<PartialCopy>& copy, const WorkContext& work);
 
-  // Bytes that came with an answer already; from offset 0.
-  void Fill(Span head);
+  // Bytes that came with an answer already. Whole granules of them are kept.
+  void Fill(uint64_t offset, Span bytes);
+  // From `begin` to the end. Null if nothing of it is missing.
+  static std::unique_ptr<Expected> Expect(const std::shared_ptr<PartialCopy>& copy, uint64_t begin);
   // What is there of `range` is wrong: it is fetched again when it is read. FailedPrecondition once sealed.
   absl::Status Forget(ByteRange range);
   // Writes the map if it is worth it.
@@ -133,6 +158,7 @@ class PartialCopy {
     uint64_t first = 0, end = 0;  // granules
     bool done = false;
     bool not_kept = false;
+    bool expected = false;  // no request of the copy's own
     absl::Status status = absl::OkStatus();
   };
   // A request under way. What it holds ends with it: the stream first, then the place among the requests of its host.
@@ -140,6 +166,7 @@ class PartialCopy {
     Sources::Permit permit = {};
     std::unique_ptr<ByteStream> stream = {};
     uint64_t at = 0;
+    uint64_t end = 0;
     const Mount* of = nullptr;
 
     void End() {
@@ -184,13 +211,17 @@ class PartialCopy {
   void WillRead(const std::shared_ptr<PartialCopy>& self, std::span<const ByteRange> ranges);
   void MaybePromote(const std::shared_ptr<PartialCopy>& self);
   absl::Status OpenFiles(bool create);
+  // Save, beside what goes on.
+  void SaveSoon();
+  // What a request that goes on to the end has to bring: not what is there already, or under way.
+  uint64_t EndOfMissing() const;
   absl::Status SyncData();
   void Break();
   void GiveUp();  // after a failed sync: the files go, and a second failure in a row ends fetching
 
   std::string PartName() const { return name_.substr(0, name_.size() - 3) + "part"; }
   std::string MapName() const { return name_.substr(0, name_.size() - 3) + "map"; }
-  std::shared_ptr<Flight> FlightAt(uint64_t granule) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::shared_ptr<Flight> FlightAt(uint64_t granule) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<PartialSource> Ranked() const;
 
   const std::shared_ptr<TransientContext> context_;
@@ -206,13 +237,15 @@ class PartialCopy {
   std::vector<ByteRange> hints_ ABSL_GUARDED_BY(mu_);  // sorted; only without workers
   uint64_t unsaved_ ABSL_GUARDED_BY(mu_) = 0;          // bytes that the stored map does not know
   bool saving_ ABSL_GUARDED_BY(mu_) = false;
+  bool save_posted_ ABSL_GUARDED_BY(mu_) = false;
   bool promoting_ ABSL_GUARDED_BY(mu_) = false;
   bool sealed_ ABSL_GUARDED_BY(mu_) = false;
   bool broken_ ABSL_GUARDED_BY(mu_) = false;    // keeps nothing, and what it kept is not used
   bool abandoned_ ABSL_GUARDED_BY(mu_) = false;
 
   Mutex file_mu_;  // taken alone
-  std::unique_ptr<WritableFile> file_ ABSL_GUARDED_BY(file_mu_);  // null once sealed or broken
+  // Null once sealed or broken. Shared with a sync that is under way.
+  std::shared_ptr<WritableFile> file_ ABSL_GUARDED_BY(file_mu_);
 };
 
 // FailedPrecondition: what `mount` has now is not what was registered.

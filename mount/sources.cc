@@ -10,6 +10,9 @@ namespace {
 
 // Bytes may run ahead of the cap by so much, so that a fast link is not cut into tiny pieces.
 constexpr MonotonicNanos kBurst = 100'000'000;
+// Servers close a connection that was idle for longer, as does the client.
+constexpr MonotonicNanos kConnectionKept = 60'000'000'000;
+constexpr size_t kHostsKeptMax = 4096;
 
 uint64_t NextRandom(uint64_t& state) {  // splitmix64
   state += 0x9e3779b97f4a7c15;
@@ -70,9 +73,33 @@ absl::StatusOr<Sources::Permit> Sources::Begin(const Url& url, const WorkContext
   return Permit(this, std::move(host));
 }
 
+std::optional<Sources::Permit> Sources::TryBegin(const Url& url) {
+  std::string host = HostOf(url);
+  const MutexLock lock(mu_);
+  const auto of_host = running_by_host_.find(host);
+  const size_t running_there = of_host == running_by_host_.end() ? 0 : of_host->second;
+  if (running_ >= limits_.requests_max / 2 || running_there >= limits_.requests_per_host_max / 2) return std::nullopt;
+  ++running_;
+  ++running_by_host_[host];
+  ++stats_.requests;
+  return Permit(this, std::move(host));
+}
+
+bool Sources::FirstInAWhile(const Url& url) {
+  const std::string host = HostOf(url);
+  const MonotonicNanos now = clock_.Now();
+  const MutexLock lock(mu_);
+  if (used_by_host_.size() >= kHostsKeptMax) used_by_host_.clear();
+  const auto [it, fresh] = used_by_host_.try_emplace(host, now);
+  const bool first = fresh || now - it->second > kConnectionKept;
+  it->second = now;
+  return first && !running_by_host_.contains(host);
+}
+
 void Sources::End(const std::string& host) {
   {
     const MutexLock lock(mu_);
+    if (const auto used = used_by_host_.find(host); used != used_by_host_.end()) used->second = clock_.Now();
     --running_;
     const auto it = running_by_host_.find(host);
     if (--it->second == 0) running_by_host_.erase(it);

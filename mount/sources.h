@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/io.h"
@@ -81,6 +82,10 @@ class Sources {
     std::string host_ = {};
   };
   absl::StatusOr<Permit> Begin(const Url& url, const WorkContext& work);
+  // The same for a request that nobody needs: none if half of what may run does already.
+  std::optional<Permit> TryBegin(const Url& url);
+  // True if nothing was asked of the host for as long as connections are kept, so that there is none; true once.
+  bool FirstInAWhile(const Url& url);
 
   // Accounts for bytes that have come, and waits until they fit the cap.
   absl::Status Received(uint64_t bytes, const WorkContext& work);
@@ -114,6 +119,7 @@ class Sources {
 
   mutable Mutex mu_;
   absl::flat_hash_map<std::string, size_t> running_by_host_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::string, MonotonicNanos> used_by_host_ ABSL_GUARDED_BY(mu_);  // when last
   size_t running_ ABSL_GUARDED_BY(mu_) = 0;
   size_t waiting_ ABSL_GUARDED_BY(mu_) = 0;
   MonotonicNanos bytes_due_ ABSL_GUARDED_BY(mu_) = 0;  // when what has come so far fits the cap

@@ -119,6 +119,101 @@ class Upgrader::Space {
   uint64_t taken_ = 0;
 };
 
+// The end of a source, fetched by a worker while another one asks for the beginning.
+struct Upgrader::Tail {
+  Mutex mu;
+  bool given_up ABSL_GUARDED_BY(mu) = false;  // not to be begun any more
+  bool begun ABSL_GUARDED_BY(mu) = false;
+  bool done ABSL_GUARDED_BY(mu) = false;
+  absl::Status status ABSL_GUARDED_BY(mu);
+  MountStat stat ABSL_GUARDED_BY(mu);
+  Bytes bytes ABSL_GUARDED_BY(mu);
+  // The copy that waits for it, and what its source must be.
+  std::shared_ptr<PartialCopy> copy ABSL_GUARDED_BY(mu);
+  std::unique_ptr<PartialCopy::Expected> expected ABSL_GUARDED_BY(mu);
+  std::string validator ABSL_GUARDED_BY(mu);
+
+  void Run(const Mount& mount, TransientContext& context);
+  // Gives the bytes to `to`, now or when they are there. Without them nothing is lost but time.
+  void GiveTo(const std::shared_ptr<PartialCopy>& to, const std::string& its_validator, uint64_t tail_bytes);
+
+ private:
+  void Deliver() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    if (status.ok() && stat.size_known && stat.size == copy->bytes() && stat.validator == validator)
+      copy->Fill(copy->bytes() - bytes.size(), bytes);
+    expected.reset();
+    copy.reset();
+    bytes = Bytes();
+  }
+};
+
+void Upgrader::Tail::Run(const Mount& mount, TransientContext& context) {
+  {
+    const MutexLock lock(mu);
+    if (given_up) return;
+    begun = true;
+  }
+  WorkContext work;
+  work.cancel = &context.closing;
+  work.clock = context.clock;
+  work.deadline = Deadline::After(*context.clock, context.limits.read_timeout);
+  MountStat got_stat;
+  Bytes got;
+  const absl::Status fetched = [&]() -> absl::Status {
+    const std::optional<Sources::Permit> permit = context.sources->TryBegin(mount.url());
+    if (!permit.has_value()) return ResourceExhausted("too many requests run");
+    ASSIGN_OR_RETURN(const MountRange answer, mount.OpenTail(*context.io, work, context.limits.tail_bytes));
+    got_stat = answer.stat;
+    got.resize(std::min<uint64_t>(answer.stat.size, context.limits.tail_bytes));
+    size_t have = 0;
+    while (have < got.size()) {
+      ASSIGN_OR_RETURN(const size_t n, answer.stream->Next(got.size() - have, got.data() + have));
+      if (n == 0) return Unavailable("the source broke off");
+      have += n;
+    }
+    return context.sources->Received(have, work);
+  }();
+  const MutexLock lock(mu);
+  done = true;
+  status = fetched;
+  stat = got_stat;
+  bytes = std::move(got);
+  if (copy != nullptr) Deliver();
+}
+
+void Upgrader::Tail::GiveTo(const std::shared_ptr<PartialCopy>& to, const std::string& its_validator,
+                            uint64_t tail_bytes) {
+  const MutexLock lock(mu);
+  given_up = !begun;  // it waits for a worker: the reader is faster
+  if (given_up) return;
+  copy = to;
+  validator = its_validator;
+  if (done) {
+    Deliver();
+  } else {
+    expected = PartialCopy::Expect(to, to->bytes() - std::min(to->bytes(), tail_bytes));
+  }
+}
+
+std::shared_ptr<Upgrader::Tail> Upgrader::AskAhead(const std::shared_ptr<const Mount>& mount) const {
+  const PartialLimits& limits = context_->limits;
+  if (!mount->traits().connects || limits.tail_bytes == 0) return nullptr;
+  auto tail = std::make_shared<Tail>();
+  if (!context_->Post([tail, mount, context = context_] { tail->Run(*mount, *context); })) return nullptr;
+  for (int i = 0; i < limits.connections_ahead && (i > 0 || context_->sources->FirstInAWhile(mount->url())); ++i) {
+    context_->Post([mount, context = context_] {
+      const std::optional<Sources::Permit> permit = context->sources->TryBegin(mount->url());
+      if (!permit.has_value()) return;
+      WorkContext work;
+      work.cancel = &context->closing;
+      work.clock = context->clock;
+      work.deadline = Deadline::After(*context->clock, context->limits.read_timeout);
+      mount->Stat(*context->io, work).IgnoreError();  // for its connection
+    });
+  }
+  return tail;
+}
+
 Upgrader::Upgrader(UpgraderOptions options)
     : options_(std::move(options)), context_(std::make_shared<TransientContext>()) {}
 
@@ -277,6 +372,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
   const std::shared_ptr<const Mount>& mount = locations[location];
   MountStat stat;
   Bytes head;
+  std::shared_ptr<Tail> tail;
   std::string validator = location == spec.expected_location ? spec.expected_validator : std::string();
   const bool known = spec.expected_size.has_value() && location == spec.expected_location && IsStrong(validator);
   std::shared_ptr<PartialCopy> copy;
@@ -290,6 +386,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
     stat.validator = validator;
   } else {
     // The first bytes come with the answer.
+    if (spec.for_job) tail = AskAhead(mount);
     Sources::Permit permit;
     for (int attempt = 1;; ++attempt) {
       const absl::Status status = [&]() -> absl::Status {
@@ -332,7 +429,8 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
     const std::string name = CopyName(spec);
     if (const std::shared_ptr<PartialCopy> old = Live(name)) old->Abandon();
     ASSIGN_OR_RETURN(copy, PartialCopy::Create(context_, name, stat.size));
-    copy->Fill(head);
+    copy->Fill(0, head);
+    if (tail != nullptr) tail->GiveTo(copy, validator, context_->limits.tail_bytes);
     const MutexLock lock(mu_);
     live_[name] = copy;
   }

@@ -171,6 +171,9 @@ class Upgrader {
                                                         const std::string& name, uint64_t size,
                                                         Io& io) const;
   std::shared_ptr<PartialCopy> Live(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  struct Tail;
+  // Asks for what is worth it beside the first request to a source of which nothing is known. Null: not worth it.
+  std::shared_ptr<Tail> AskAhead(const std::shared_ptr<const Mount>& mount) const;
 
   const UpgraderOptions options_;
   const std::shared_ptr<TransientContext> context_;

@@ -192,8 +192,14 @@ void ServeContent(const HttpServer::Request& request, HttpServer::Connection& co
   uint64_t last = content.size();
   const char* at = range.data() + 6;
   const char* end = range.data() + range.size();
-  at = std::from_chars(at, end, first).ptr;
-  if (at < end && *at == '-') std::from_chars(at + 1, end, last);
+  if (*at == '-') {  // the last so many
+    uint64_t count = 0;
+    std::from_chars(at + 1, end, count);
+    first = content.size() - std::min<uint64_t>(count, content.size());
+  } else {
+    at = std::from_chars(at, end, first).ptr;
+    if (at < end && *at == '-') std::from_chars(at + 1, end, last);
+  }
   if (first >= content.size()) {
     return answer(416, fmt::format("Content-Range: bytes */{}\r\n", content.size()), "");
   }

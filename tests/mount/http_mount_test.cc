@@ -267,6 +267,39 @@ TEST_CASE("http mount: says when it is ready, and keeps a bounded number of idle
   CHECK_LE(DescriptorCount(), before);
 }
 
+TEST_CASE("http mount: the end of a file is what the server says it is, or an error") {
+  SharedText head;
+  HttpServer server([&](const Request& request, Connection& connection) {
+    if (head.Get().empty()) return ServeContent(request, connection, Content(), "\"v1\"");
+    Raw(request, connection, head.Get(), Content().substr(Content().size() - 50));
+  });
+  const Network network(LoopbackConfig());
+  const auto mount = network.Make(server.Url("/a.car"));
+  const auto read = [&](uint64_t size) -> absl::StatusOr<std::string> {
+    ASSIGN_OR_RETURN(const MountRange opened, mount->OpenTail(Io::Posix(), {}, size));
+    CHECK_EQ(opened.stat.size, Content().size());
+    CHECK_EQ(opened.stat.validator, "\"v1\"");
+    ASSIGN_OR_RETURN(const Bytes got, ReadAll(*opened.stream, 4096));
+    return std::string(AsText(got));
+  };
+  CHECK_EQ(ValueOf(read(50)), Content().substr(Content().size() - 50));
+  CHECK_EQ(server.requests().back().Header("range"), "bytes=-50");
+  CHECK_EQ(ValueOf(read(1'000'000)), Content());
+  CHECK(mount->traits().connects);
+  const std::string right = "206 X\r\nETag: \"v1\"\r\nContent-Length: 50\r\nContent-Range: bytes ";
+  head.Set(right + "99950-99999/100000");
+  CHECK_STATUS_OK(read(50).status());
+  for (const char* lie : {"0-49/100000", "99950-99999/*", "99940-99999/100000", "*/100000"}) {
+    head.Set(right + lie);
+    INFO(lie);
+    CHECK_CODE(read(50), kDataLoss);
+  }
+  head.Set("200 X\r\nETag: \"v1\"\r\nContent-Length: 50");
+  CHECK_CODE(read(50), kUnimplemented);
+  head.Set("503 X\r\nContent-Length: 50");
+  CHECK_CODE(read(50), kUnavailable);
+}
+
 // Defect 44: an error of stat that was not "no such file" ended the process.
 TEST_CASE("http mount: stat that fails is an error, and nothing else") {
   const Network network(LoopbackConfig());

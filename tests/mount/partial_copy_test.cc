@@ -513,5 +513,157 @@ TEST_CASE("partial copy: most of a file that is there brings the rest, in the ba
   world.upgrader->SetBackground(nullptr);
 }
 
+// The source of a job that knows nothing of it yet.
+struct AheadWorld : World {
+  AheadWorld() {
+    source.connects = true;
+    spec.for_job = true;
+    options.partial.tail_bytes = 1'000'000;
+    Restart();
+  }
+  ~AheadWorld() { upgrader->SetBackground(nullptr); }
+};
+constexpr uint64_t kTailFrom = kSize - 1'000'000;
+
+TEST_CASE("partial copy: the end of a source that connects comes beside its beginning") {
+  AheadWorld world;
+  world.upgrader->SetBackground([](absl::AnyInvocable<void()> work) { work(); });
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  CHECK_EQ(world.source.requests, 2);
+  CHECK_EQ(world.source.stats, world.options.partial.connections_ahead);  // each has its connection
+  CHECK(world.Reads(*upgraded.reader, 0, 1000));
+  CHECK(world.Reads(*upgraded.reader, kTailFrom + kGranule, 1'000'000 - kGranule));
+  CHECK_EQ(world.source.requests, 2);
+  CHECK_EQ(world.cache->Stats().bytes, world.cache->BytesOf("abc234.7.car"));
+
+  // Another source of the same host finds its connections there; and what is read on and on is asked for once.
+  world.spec.name_stem = "other";
+  const Upgraded other = ValueOf(world.Upgrade());
+  CHECK_EQ(world.source.stats, world.options.partial.connections_ahead);
+  CHECK_EQ(world.source.requests, 4);
+  const uint64_t sent = world.source.bytes_sent;
+  const ByteRange all{0, kSize};
+  other.reader->WillRead({&all, 1});
+  for (uint64_t at = 0; at < kSize; at += 100'000)
+    CHECK(world.Reads(*other.reader, at, std::min<uint64_t>(100'000, kSize - at)));
+  CHECK_LE(world.source.bytes_sent - sent, kSize - 1'000'000 + kGranule);
+  CHECK_STATUS_OK(other.reader->MakeWhole({}));
+}
+
+TEST_CASE("partial copy: an end that is of another version, fails or has no worker is done without") {
+  const auto check = [](AheadWorld& world, int requests) {
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK(world.Reads(*upgraded.reader, kSize - 1000, 1000));
+    CHECK(world.Reads(*upgraded.reader, 0, 1000));
+    CHECK_EQ(world.source.requests, requests);
+  };
+  {
+    AheadWorld world;
+    world.upgrader->SetBackground([&](absl::AnyInvocable<void()> work) {
+      world.source.validator = "v0";
+      work();
+      world.source.validator = "v1";
+    });
+    check(world, 3);
+  }
+  {
+    AheadWorld world;
+    world.upgrader->SetBackground([&](absl::AnyInvocable<void()> work) {
+      world.source.open_error = Unavailable("busy");
+      work();
+      world.source.open_error = absl::OkStatus();
+    });
+    check(world, 3);
+  }
+  {
+    AheadWorld world;
+    std::vector<absl::AnyInvocable<void()>> posted;
+    world.upgrader->SetBackground([&](absl::AnyInvocable<void()> work) { posted.push_back(std::move(work)); });
+    check(world, 2);
+    for (auto& work : posted) work();
+    CHECK_EQ(world.source.requests, 2);
+  }
+  {
+    AheadWorld world;
+    world.options.partial.tail_bytes = 0;
+    world.Restart();
+    world.upgrader->SetBackground([](absl::AnyInvocable<void()> work) { work(); });
+    check(world, 2);
+    CHECK_EQ(world.source.stats, 0);
+  }
+}
+
+TEST_CASE("partial copy: who reads the end while it is under way waits for it; one that breaks off costs a request") {
+  for (const bool breaks_off : {false, true}) {
+    AheadWorld world;
+    world.options.partial.connections_ahead = 0;
+    world.Restart();
+    Mutex mu;
+    CondVar changed;
+    bool begun = false, read = false;
+    const auto set = [&](bool& flag) {
+      {
+        MutexLock lock(mu);
+        flag = true;
+      }
+      changed.NotifyAll();
+    };
+    const auto wait_for = [&](const bool& flag) {
+      MutexLock lock(mu);
+      while (!flag) changed.Wait(mu);
+    };
+    std::thread worker;
+    world.upgrader->SetBackground([&](absl::AnyInvocable<void()> work) {
+      worker = std::thread([work = std::move(work)]() mutable { work(); });
+      wait_for(begun);
+    });
+    std::atomic<int> reads_of_end = 0;
+    world.source.before_read = [&](uint64_t offset) {
+      if (offset < kTailFrom) return;
+      const int nth = ++reads_of_end;
+      if (nth == 1) {
+        set(begun);
+        wait_for(read);
+        if (breaks_off) world.source.fail_at = offset;
+      } else {
+        world.source.fail_at.reset();
+      }
+    };
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    std::thread reader([&] { CHECK(world.Reads(*upgraded.reader, kSize - 1000, 1000)); });
+    set(read);
+    worker.join();
+    reader.join();
+    CHECK_EQ(world.source.requests, 2 + (breaks_off ? 1 : 0));
+  }
+}
+
+TEST_CASE("partial copy: the map is written beside what goes on, and what it misses has a limit") {
+  World world;
+  world.Know();
+  world.options.partial.map_save_bytes = 500'000;
+  world.Restart();
+  std::vector<absl::AnyInvocable<void()>> posted;
+  world.upgrader->SetBackground([&](absl::AnyInvocable<void()> work) { posted.push_back(std::move(work)); });
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  const auto saved = [&]() -> uint64_t {
+    const auto text = ReadSmallFile(world.io, world.options.folder + "/abc234.7.map", kExtentMapBytesMax);
+    return text.ok() ? ValueOf(ExtentMap::Decode(*text)).BytesThere() : 0;
+  };
+  CHECK(world.Reads(*upgraded.reader, 0, 600'000));
+  REQUIRE_EQ(posted.size(), 1);
+  CHECK_EQ(saved(), 0);
+  CHECK(world.Reads(*upgraded.reader, 600'000, 300'000));
+  CHECK_EQ(posted.size(), 1);  // once is enough
+  posted.front()();
+  CHECK_GE(saved(), 900'000);
+  // A worker that does not come: the reader does it himself.
+  CHECK(world.Reads(*upgraded.reader, 2'300'000, 600'000));
+  CHECK_EQ(posted.size(), 2);
+  CHECK(world.Reads(*upgraded.reader, 1'400'000, 700'000));
+  CHECK_GE(saved(), 2'000'000);
+  world.upgrader->SetBackground(nullptr);
+}
+
 }  // namespace
 }  // namespace dagstore

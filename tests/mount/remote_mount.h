@@ -23,6 +23,7 @@ struct RemoteSource {
   bool size_known = true;
   std::string validator = "v1";
   bool ranges = false;  // random access, as an HTTP server that serves ranges and names its versions
+  bool connects = false;
 
   absl::Status stat_error = {};
   absl::Status open_error = {};
@@ -77,7 +78,7 @@ class RemoteMount final : public Mount {
  public:
   RemoteMount(RemoteSource& source, Url url) : source_(source), url_(std::move(url)) {}
 
-  MountTraits traits() const override { return {.random = source_.ranges}; }
+  MountTraits traits() const override { return {.random = source_.ranges, .connects = source_.connects}; }
   Url url() const override { return url_; }
 
   absl::StatusOr<MountStat> Stat(Io&, const WorkContext& work) const override {
@@ -131,6 +132,11 @@ class RemoteMount final : public Mount {
     opened.stream = std::make_unique<RemoteStream>(source_, begin, work,
                                                    range.size > UINT64_MAX - begin ? UINT64_MAX : begin + range.size);
     return opened;
+  }
+
+  absl::StatusOr<MountRange> OpenTail(Io& io, const WorkContext& work, uint64_t size) const override {
+    const uint64_t begin = source_.content.size() - std::min<uint64_t>(size, source_.content.size());
+    return OpenRange(io, work, {begin, UINT64_MAX}, {});
   }
 
  private:

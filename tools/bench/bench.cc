@@ -33,6 +33,7 @@ constexpr Named kAll[] = {
     {"lookup", "the top-level index: filling, merging, asking, against RocksDB", BenchLookup},
     {"folder", "a folder of CARs, registered and read (see tools/interop_bench.sh)", BenchFolder},
     {"top", "popular blocks, destroy of large and small shards, lookups by multihash", BenchTop},
+    {"remote", "remote sources, against nginx and curl: first block, whole copies, many readers, quota", BenchRemote},
     {"trace", "what tracing costs, and how soon a stop reaches a fetch that hangs", BenchTrace},
 };
 

@@ -48,6 +48,7 @@ void BenchRestart(const BenchConfig& config);   // a million shards: open, memor
 void BenchTop(const BenchConfig& config);       // popular blocks, destroy of large and small shards, lookups
 void BenchFolder(const BenchConfig& config);    // a folder of CARs, as tools/bench/go does it
 void BenchLookup(const BenchConfig& config);    // the top-level index against RocksDB
+void BenchRemote(const BenchConfig& config);    // remote sources, against nginx: first block, whole copies, quota
 void BenchTrace(const BenchConfig& config);     // spans, and how soon a stop reaches a fetch
 
 }  // namespace dagstore
