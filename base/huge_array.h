@@ -1,27 +1,17 @@
 // HugeArray: many values of a trivial type, uninitialised. Large ones lie in huge pages where the system has them
-// (madvise): a page fault for each 4 KiB of memory that is used once costs more than writing the memory does.
+// (AdviseHugePages).
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
 
+#include "base/advice.h"
+
 namespace dagstore {
-
-inline constexpr size_t kHugePageBytes = 2 << 20;
-
-// Of memory that is about to be filled; a hint, of which nothing is told.
-inline void AdviseHugePages(void* data, size_t bytes) {
-  const uintptr_t from = (reinterpret_cast<uintptr_t>(data) + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  const uintptr_t to = (reinterpret_cast<uintptr_t>(data) + bytes) / kHugePageBytes * kHugePageBytes;
-  if (from < to) (void)madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
-}
 
 // Owns its memory. One owner.
 template <typename T>

@@ -40,9 +40,6 @@ struct FileStat {
 class RandomFile : public RandomReader {
  public:
   virtual absl::StatusOr<FileStat> Stat() const = 0;
-  // A mapping that lives as long as the file object; empty if this kind of file cannot be mapped. Only for sealed files
-  // of our own: a mapped file that someone truncates kills the process.
-  virtual absl::StatusOr<Span> Map() = 0;
 };
 
 // A file open for writing. One thread.

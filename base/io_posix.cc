@@ -113,7 +113,7 @@ class PosixRandomFile final : public RandomFile {
 
   absl::StatusOr<FileStat> Stat() const override { return StatDescriptor(fd_.get(), path_); }
 
-  absl::StatusOr<Span> Map() override {
+  absl::StatusOr<Span> Map() const override {
     if (size_ == 0) return Span();
     const std::lock_guard lock(mutex_);
     if (mapping_ == nullptr) {
@@ -133,8 +133,8 @@ class PosixRandomFile final : public RandomFile {
   const Descriptor fd_;
   const std::string path_;
   const uint64_t size_;
-  std::mutex mutex_;
-  void* mapping_ = nullptr;  // guarded by mutex_; set once
+  mutable std::mutex mutex_;
+  mutable void* mapping_ = nullptr;  // guarded by mutex_; set once
 };
 
 class PosixWritableFile final : public WritableFile {

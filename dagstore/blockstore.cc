@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/advice.h"
 #include "base/hashing.h"
 #include "base/mutant.h"
 #include "dagstore/open_shard.h"
@@ -45,6 +46,28 @@ absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const 
   return absl::OkStatus();
 }
 
+// The block that `entry` names in `file`, checked as a copy of it would be; of no data if anything is wrong with it.
+Span SectionInMemory(const OpenShard& shard, Span file, const IndexEntry& entry, const MultihashView& wanted) {
+  // From here on a block is more than what reading around one page brings.
+  constexpr size_t kManyPages = 16 << 10;
+  const uint64_t payload_offset = shard.index->summary().payload_offset;
+  if (!CheckInside(shard, entry).ok() || payload_offset > file.size() ||
+      entry.offset + entry.size() > file.size() - payload_offset) {
+    return {};
+  }
+  const Span bytes = file.subspan(payload_offset + entry.offset, entry.size());
+  if (shard.sealed && bytes.size() > kManyPages) AdviseWillRead(bytes);
+  CarOptions options = shard.car;
+  options.zero_length_as_end = false;
+  CarSection section;
+  if (!ParseSection(bytes, entry.size(), options, section).ok()) return {};
+  if (section.cid.hash != wanted && !Mutant(kMutantSectionUnchecked)) return {};
+  if (section.data_size != entry.data_size) return {};
+  const Span data = bytes.subspan(section.head_size, section.data_size);
+  if (shard.verify && !Mutant(kMutantNoHashOnRead) && VerifyBlock(wanted, data) == HashCheck::kMismatch) return {};
+  return data;
+}
+
 // What the section itself says, where the index has only an upper bound.
 absl::Status ReadDataSize(const OpenShard& shard, const IndexEntry& entry, uint64_t& size) {
   RETURN_IF_ERROR(CheckInside(shard, entry));
@@ -80,6 +103,9 @@ class ShardBlockstore final : public Blockstore {
   }
 
   absl::Status Get(const CidView& cid, Block& block) const override { return ReadShardBlock(*shard_, cid, block); }
+  absl::Status GetView(const CidView& cid, BlockView& view) const override {
+    return ViewShardBlock(shard_, cid, view);
+  }
 
   void WillGet(std::span<const CidView> cids) const override {
     std::vector<ByteRange> ranges;
@@ -146,6 +172,34 @@ absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& b
   }
   if (*found == 0) return NotFound("shard \"{}\" has no block {}", shard.key.Printable(), Cid(cid).ToText());
   return Annotate(first_error, context());
+}
+
+absl::Status Blockstore::GetView(const CidView& cid, BlockView& view) const {
+  view.Look({}, nullptr);
+  RETURN_IF_ERROR(Get(cid, view.copy()));
+  view.LookAtCopy();
+  return absl::OkStatus();
+}
+
+absl::Status ViewShardBlock(const std::shared_ptr<const OpenShard>& shard, const CidView& cid, BlockView& view,
+                            bool* index_damaged) {
+  if (const Span file = cid.IsIdentity() ? Span() : shard->InMemory(); !file.empty()) {
+    Span found;
+    const auto find = [&](const IndexEntry& entry) {
+      found = SectionInMemory(*shard, file, entry, cid.hash);
+      return false;
+    };
+    if (shard->index->Find(cid.hash, find).ok() && found.data() != nullptr) {
+      if (index_damaged != nullptr) *index_damaged = false;
+      view.Look(found, shard);
+      return absl::OkStatus();
+    }
+  }
+  // Not there, or not as it should be: whoever reads it says why, and tries what else there is.
+  view.Look({}, nullptr);
+  RETURN_IF_ERROR(ReadShardBlock(*shard, cid, view.copy(), index_damaged));
+  view.LookAtCopy();
+  return absl::OkStatus();
 }
 
 std::unique_ptr<Blockstore> NewShardBlockstore(std::shared_ptr<const OpenShard> shard) {

@@ -41,6 +41,28 @@ class Block {
   size_t size_ = 0;
 };
 
+// A block where it lies, if that is in memory of ours (a mapped local copy, a `bytes:` shard), else a copy of it. Keeps
+// alive what it looks at: the files stay open, whatever becomes of the shard. One owner; reuse one object for many
+// GetViews.
+class BlockView {
+ public:
+  Span data() const { return data_; }
+  bool copied() const { return pin_ == nullptr; }
+
+  // For blockstores.
+  void Look(Span data, std::shared_ptr<const void> pin) {
+    data_ = data;
+    pin_ = std::move(pin);
+  }
+  Block& copy() { return copy_; }
+  void LookAtCopy() { Look(copy_.data(), nullptr); }
+
+ private:
+  Span data_;
+  std::shared_ptr<const void> pin_;
+  Block copy_;
+};
+
 // Any thread, concurrently.
 class Blockstore {
  public:
@@ -52,6 +74,8 @@ class Blockstore {
   virtual absl::StatusOr<uint64_t> GetSize(const CidView& cid) const = 0;
   // NotFound; DataLoss if the bytes there are not the block's; on an error `block` holds nothing of use.
   virtual absl::Status Get(const CidView& cid, Block& block) const = 0;
+  // As Get, checks included, without copying the bytes if they need not be.
+  virtual absl::Status GetView(const CidView& cid, BlockView& view) const;
   // These blocks will be got soon, in this order: what lies behind a network may be fetched together and ahead. A hint.
   virtual void WillGet(std::span<const CidView> cids) const { (void)cids; }
   // The multihash of every block, identity CIDs and duplicates included; `visit` returns false to stop.
@@ -65,7 +89,9 @@ struct OpenShard;
 // Reads a block of one shard. The building block of both stores.
 // DataLoss also if index and payload disagree; `index_damaged` then says which of them to blame.
 absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& block, bool* index_damaged = nullptr);
-// Blocks of `shard`, which must outlive the blockstore.
+absl::Status ViewShardBlock(const std::shared_ptr<const OpenShard>& shard, const CidView& cid, BlockView& view,
+                            bool* index_damaged = nullptr);
+// Blocks of `shard`, which stays open as long as the blockstore.
 std::unique_ptr<Blockstore> NewShardBlockstore(std::shared_ptr<const OpenShard> shard);
 
 }  // namespace dagstore

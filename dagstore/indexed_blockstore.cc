@@ -189,6 +189,20 @@ absl::StatusOr<uint64_t> IndexedBlockstore::GetSize(const CidView& cid) const {
 
 absl::Status IndexedBlockstore::Get(const CidView& cid, Block& block) const {
   if (cid.IsIdentity()) return AnswerIdentity(cid, block);
+  return AskShards(cid, [&](const std::shared_ptr<const OpenShard>& shard, bool* index_damaged) {
+    return ReadShardBlock(*shard, cid, block, index_damaged);
+  });
+}
+
+absl::Status IndexedBlockstore::GetView(const CidView& cid, BlockView& view) const {
+  if (cid.IsIdentity()) return Blockstore::GetView(cid, view);
+  view.Look({}, nullptr);
+  return AskShards(cid, [&](const std::shared_ptr<const OpenShard>& shard, bool* index_damaged) {
+    return ViewShardBlock(shard, cid, view, index_damaged);
+  });
+}
+
+absl::Status IndexedBlockstore::AskShards(const CidView& cid, ReadFromShard read) const {
   cache_->CountGet();
   ASSIGN_OR_RETURN(const std::vector<ShardCandidate> candidates, Candidates(cid));
   absl::Status error = absl::OkStatus();
@@ -199,7 +213,7 @@ absl::Status IndexedBlockstore::Get(const CidView& cid, Block& block) const {
       continue;
     }
     bool index_damaged = false;
-    const absl::Status status = ReadShardBlock(*(*accessor)->shard(), cid, block, &index_damaged);
+    const absl::Status status = read((*accessor)->shard(), &index_damaged);
     if (status.ok()) return status;
     if (status.code() == absl::StatusCode::kNotFound) continue;  // another multihash with this fingerprint
     error = status;
@@ -222,10 +236,10 @@ void IndexedBlockstore::Trim() { cache_->Trim(); }
 IndexedBlockstoreStats IndexedBlockstore::Stats() const { return cache_->Stats(); }
 
 absl::StatusOr<BlockData> BlockstoreGetter::Get(const CidView& cid) {
-  auto block = std::make_shared<Block>();
-  RETURN_IF_ERROR(blocks_.Get(cid, *block));
-  const Span data = block->data();
-  return BlockData(data, std::move(block));
+  auto view = std::make_shared<BlockView>();
+  RETURN_IF_ERROR(blocks_.GetView(cid, *view));
+  const Span data = view->data();
+  return BlockData(data, std::move(view));
 }
 
 }  // namespace dagstore

@@ -53,6 +53,7 @@ class IndexedBlockstore final : public Blockstore {
   absl::StatusOr<uint64_t> GetSize(const CidView& cid) const override;
   // NotFound if no shard holds it. If shards should hold it but none could serve it: what the last one said.
   absl::Status Get(const CidView& cid, Block& block) const override;
+  absl::Status GetView(const CidView& cid, BlockView& view) const override;
   // Not the keys of every shard: walk ListShards and GetIterableIndex for that. Unimplemented.
   absl::Status ForEachKey(absl::FunctionRef<bool(const MultihashView&)> visit) const override;
 
@@ -62,7 +63,11 @@ class IndexedBlockstore final : public Blockstore {
 
  private:
   class Cache;
+  using ReadFromShard =
+      absl::FunctionRef<absl::Status(const std::shared_ptr<const OpenShard>& shard, bool* index_damaged)>;
   absl::StatusOr<std::vector<ShardCandidate>> Candidates(const CidView& cid) const;
+  // Reads the block from one candidate after another, until one has it.
+  absl::Status AskShards(const CidView& cid, ReadFromShard read) const;
   absl::StatusOr<std::optional<IndexEntry>> FindEntry(const CidView& cid, bool* inferred = nullptr) const;
 
   DagStore& store_;

@@ -366,6 +366,7 @@ absl::Status JobExecutor::Open(const JobSpec& job, JobResult& result) {
   open->key = job.key;
   open->ordinal = job.ordinal;
   open->source = std::move(source.reader);
+  open->sealed = source.local.has_value() && source.local->owned && source.partial == nullptr;
   open->index = *std::move(index);
   open->car = options_.car;
   open->verify = options_.verify_reads == VerifyReads::kAlways ||

@@ -168,7 +168,7 @@ class FakeIo::ReadHandle final : public RandomFile {
     return StatOfFile(node_->content.size(), node_->inode, node_->mtime_ns);
   }
 
-  absl::StatusOr<Span> Map() override {
+  absl::StatusOr<Span> Map() const override {
     const MutexLock lock(disk_->mutex);
     RETURN_IF_ERROR(disk_->EnterHandle(Op::kMap, path_, boot_));
     if (node_->reads_fail) return ErrnoStatus(EIO, fmt::format("map {}", path_));
@@ -186,8 +186,8 @@ class FakeIo::ReadHandle final : public RandomFile {
   const std::string path_;
   const uint64_t boot_;
   const uint64_t size_;
-  Bytes mapping_ ABSL_GUARDED_BY(disk_->mutex);  // a copy: mapped files are sealed
-  bool mapped_ ABSL_GUARDED_BY(disk_->mutex) = false;
+  mutable Bytes mapping_ ABSL_GUARDED_BY(disk_->mutex);  // a copy: mapped files are sealed
+  mutable bool mapped_ ABSL_GUARDED_BY(disk_->mutex) = false;
 };
 
 class FakeIo::WriteHandle final : public WritableFile {

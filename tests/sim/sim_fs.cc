@@ -53,7 +53,7 @@ class SimReadFile final : public RandomFile {
     return FileStat{.size = inode_->data.size(), .device = 1, .inode = inode_->id, .mtime_ns = inode_->mtime,
                     .is_regular = true, .is_directory = false};
   }
-  absl::StatusOr<Span> Map() override {
+  absl::StatusOr<Span> Map() const override {
     RETURN_IF_ERROR(fs_.Enter(boot_, IoOp::kMap, path_));
     if (!fs_.faults.mappable) return Span();
     if (!mapped_) ++inode_->mappings;
@@ -67,7 +67,7 @@ class SimReadFile final : public RandomFile {
   const std::string path_;
   const SimFs::InodePtr inode_;
   const uint64_t size_;
-  bool mapped_ = false;
+  mutable bool mapped_ = false;
 };
 
 class SimWriteFile final : public WritableFile {
