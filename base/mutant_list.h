@@ -112,7 +112,7 @@
   X(SecretsPrinted, 153, 48, "url:", "the printed form of a URL holds its secrets") \
   X(RecordUnchecked, 154, 27, "record:", "a record with a wrong checksum is decoded") \
   X(NewerRecordRead, 155, 27, "record:", "a record of a newer version is decoded") \
-  X(ZeroTraceTaken, 156, 0, "task meta", "a traceparent of zeros is accepted") \
+  X(ZeroTraceTaken, 156, 0, "traceparent", "a traceparent of zeros is accepted") \
   X(CidTailTaken, 157, 0, "cid:", "a CID with bytes behind it is accepted") \
   X(UnsyncedCommit, 158, 26, "store:", "commits are not synced") \
   X(LogTailIgnored, 159, 26, "rocks kv", "the database opens without what a damaged log holds") \
@@ -127,6 +127,10 @@
   X(WalkUnlimited, 178, 0, "traversal:", "a walk follows any number of links") \
   X(PathUnlimited, 179, 0, "path:", "a path may have any number of segments") \
   X(IdentityUnlimited, 180, 0, "cid:", "an identity CID may hold any number of bytes") \
+  X(AdoptedSwept, 181, 0, "remote store:", "gc removes a copy of an earlier process that a job is going on with") \
+  X(LeftoversKept, 182, 17, "remote store:", "what a fetch that broke off had kept outlives its shard") \
+  X(LiesStick, 183, 0, "remote store:", "what a source lied about before it broke off is not fetched again") \
+  X(AdoptedCopyKept, 184, 0, "remote store:", "a copy that an earlier process began stays when it is replaced") \
   X(SlowReaderKeepsAll, 190, 1, "event log:", "a subscriber who does not read keeps every event") \
   X(ChannelUnbounded, 191, 2, "channel:", "a channel takes more than it has places") \
   X(FailuresKept, 192, 3, "event log:", "failures are kept without limit") \

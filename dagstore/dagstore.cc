@@ -707,6 +707,7 @@ ShardInfo MakeInfo(std::string_view key, const ShardSnapshot& snapshot, const Sh
   info.lazy = snapshot.lazy;
   info.ordinal = snapshot.ordinal;
   if (snapshot.state == ShardState::kErrored) info.error = snapshot.error;
+  info.pinned = copies != nullptr && copies->Pinned(std::string(key));
   if (record == nullptr) return info;
   if (const auto url = Url::Parse(record->url); url.ok()) info.url = url->Redacted();
   info.blocks = record->blocks;
@@ -720,7 +721,6 @@ ShardInfo MakeInfo(std::string_view key, const ShardSnapshot& snapshot, const Sh
     info.copy_bytes = std::min(copies->BytesOf(record->copy->name), record->copy->size);
     info.copy_partial = info.copy_bytes < record->copy->size;
   }
-  info.pinned = copies != nullptr && copies->Pinned(std::string(key));
   info.inferred_index = record->inferred_index;
   info.registered = absl::FromUnixMillis(record->registered_unix_ms);
   info.indexed = absl::FromUnixMillis(record->indexed_unix_ms);
@@ -738,6 +738,8 @@ absl::StatusOr<ShardInfo> DagStore::GetShardInfo(const ShardKey& key, const Requ
                    }));
   if (!snapshot.has_value()) return NotFound("no shard \"{}\"", key.Printable());
   const absl::StatusOr<ShardRecord> record = core_->lookup.ReadRecord(key);
+  // One that is being registered has none yet. Of another that cannot be read, half an answer would look like a whole one.
+  if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();
   ShardInfo info =
       MakeInfo(key.bytes(), *snapshot, record.ok() ? &*record : nullptr, core_->repository->copies.get());
   if (!record.ok()) return info;
@@ -962,7 +964,7 @@ Ordinal OrdinalOfCopy(const std::string& name) {
 }
 
 // Copies that earlier processes made and no record names. An ordinal that was dead when this one started stays dead, so
-// no job makes such a copy now.
+// no job makes such a copy now; but one may have gone on with it.
 absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& directory, Io& io) {
   ASSIGN_OR_RETURN(const std::vector<TransientInfo> copies, repository.upgrader->List(io));
   std::map<std::string, const TransientInfo*> unowned;
@@ -977,8 +979,13 @@ absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& di
     if (record.copy.has_value()) unowned.erase(record.copy->name);
   }
   RETURN_IF_ERROR(records->status());
-  for (const auto& [name, copy] : unowned) RETURN_IF_ERROR(repository.upgrader->Delete(io, *copy));
-  return unowned.size();
+  uint64_t removed = 0;
+  for (const auto& [name, copy] : unowned) {
+    if (!repository.upgrader->BeginRemovingOrphan(name)) continue;
+    RETURN_IF_ERROR(repository.upgrader->Delete(io, *copy));
+    ++removed;
+  }
+  return removed;
 }
 
 }  // namespace

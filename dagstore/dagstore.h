@@ -146,7 +146,7 @@ class DagStore {
   absl::Status RecoverShardSync(ShardKey key, const RecoverOptions& options = {}, const std::stop_token& stop = {});
 
   // Looking. DeadlineExceeded between two steps of what takes long, if the options have a deadline.
-  // NotFound.
+  // NotFound; Unavailable if its record cannot be read now.
   absl::StatusOr<ShardInfo> GetShardInfo(const ShardKey& key, const RequestOptions& options = {}) const;
   absl::StatusOr<ShardPage> ListShards(const ListShardsOptions& options = {}) const;
   // Exact: every candidate of the top-level index is looked up in its shard index. Sorted; at most `shards_max`.

@@ -591,7 +591,8 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
     slot.has_copy = cause.result->record->copy.has_value();
     batch_.Append(std::move(cause.result->batch));
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(*cause.result->record));
-    gathering_.publications.push_back({index, slot.incarnation, cause.ordinal, slot.ordinal, cause.meta});
+    gathering_.publications.push_back({index, slot.incarnation, cause.ordinal, slot.ordinal,
+                                       std::move(cause.result->old_copy), cause.meta});
     slot.ordinal = cause.ordinal;
   } else {  // Errored
     if (Mutant(kMutantErroredNotStored)) return;
@@ -1069,14 +1070,15 @@ void Engine::StartDestroy(uint32_t index, const TaskMeta& meta) {
   StartJob(NewJob(index, JobKind::kDestroy, meta), meta.span, active.pending);
 }
 
-void Engine::Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta) {
-  if (ordinal == 0) return;
-  seams_.top->Drop(ordinal);
+void Engine::Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy) {
+  if (ordinal == 0 && old_copy.empty()) return;
+  if (ordinal != 0) seams_.top->Drop(ordinal);
   JobSpec job(Aside(meta));
   job.kind = JobKind::kDiscard;
   job.slot = kNoSlot;
   job.key = ShardKey(key);
   job.ordinal = ordinal;
+  job.old_copy = std::move(old_copy);
   job.control = std::make_shared<JobControl>();  // for its bytes; nobody stops it
   StartJob(std::move(job), SpanContext(), kNothingPending);
 }
@@ -1400,13 +1402,12 @@ void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
 
 void Engine::Open(Gate gate) {
   ordinals_durable_ = std::max(ordinals_durable_, gate.ordinals_reserved);
-  for (const Publication& publication : gate.publications) {
-    if (publication.old_ordinal != 0) {
-      seams_.directory->Clear(publication.old_ordinal);
-      // The slot lives: to be erased it needs a job that rests on this batch.
-      if (!Mutant(kMutantOldIndexKept)) {
-        Discard(shards_[publication.slot].key(), publication.old_ordinal, publication.meta);
-      }
+  for (Publication& publication : gate.publications) {
+    if (publication.old_ordinal != 0) seams_.directory->Clear(publication.old_ordinal);
+    // The slot lives: to be erased it needs a job that rests on this batch.
+    if ((publication.old_ordinal != 0 || !publication.old_copy.empty()) && !Mutant(kMutantOldIndexKept)) {
+      Discard(shards_[publication.slot].key(), publication.old_ordinal, publication.meta,
+              std::move(publication.old_copy));
     }
     if (shards_.Lives(publication.slot, publication.incarnation) &&
         shards_[publication.slot].ordinal == publication.ordinal &&

@@ -42,6 +42,7 @@ struct JobSpec {
   ShardKey key = {};
   uint32_t ordinal = 0;       // Initialize: of the index to be built. Discard: of the one to remove. Open: expected
   uint32_t old_ordinal = 0;   // Initialize: of the index to be replaced, 0 if none
+  std::string old_copy = {};  // Discard: the copy that went with it, if it is another than its ordinal says
   uint32_t attempts = 0;      // Initialize: failed before
   TaskMeta meta;
   std::shared_ptr<JobControl> control = {};  // null: nobody stops it, or looks how far it is
@@ -60,6 +61,7 @@ struct JobResult {
   bool index_damaged = false;                      // Open: the index, not the data
   std::optional<ShardRecord> record = {};          // what to store; of a failure: the record with the cause
   KvBatch batch = {};                              // to be committed with it
+  std::string old_copy = {};                       // Initialize: a copy of ours that the record names no more
   std::shared_ptr<const OpenShard> open = {};      // Open
 };
 

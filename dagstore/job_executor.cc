@@ -217,6 +217,7 @@ absl::StatusOr<StoredIndex> JobExecutor::Index(const JobSpec& job, const ShardRe
 absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   const WorkContext work = job.Work(*seams_.clock);
   ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
+  const std::string old_copy = record.copy.has_value() && record.copy->owned ? record.copy->name : std::string();
   // A copy in which damage was found, a user's included, serves no attempt any more: not this one, and not the next,
   // should this one fail for another reason.
   if (record.state == ShardState::kErrored && record.error_code == static_cast<int>(absl::StatusCode::kDataLoss) &&
@@ -231,6 +232,7 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   // One location after the other, until one has bytes that can be indexed.
   std::vector<size_t> failed;
   absl::Status first_error;
+  bool fresh = false;
   for (;;) {
     record = *result.record;
     stat = MountStat();
@@ -262,6 +264,11 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
     } else if (source.local.has_value() && source.local->owned && !Mutant(kMutantUselessCopyKept) &&
                !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
       (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the copy is of no use; the cause is what matters
+    }
+    // What was left of an earlier attempt may be what is wrong, and is gone now: the source of today is asked once.
+    if (source.resumed && absl::IsDataLoss(cause) && !std::exchange(fresh, true) && work.Check().ok() &&
+        !Mutant(kMutantLiesStick)) {
+      continue;
     }
     if (first_error.ok()) first_error = cause;
     const bool of_the_source = absl::IsUnavailable(cause) || absl::IsDataLoss(cause) || absl::IsNotFound(cause) ||
@@ -302,6 +309,9 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   record.inferred_index = inferred;
   record.error_code = 0;
   record.error.clear();
+  if (!record.copy.has_value() || record.copy->name != old_copy) {
+    if (!Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
+  }
   result.record = std::move(record);
   return absl::OkStatus();
 }
@@ -414,6 +424,8 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
   if (record->ordinal != 0 && seams_.upgrader != nullptr) {  // one that was made while the destroy came
     RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, CopyOf(job.key, record->ordinal)));
   }
+  if (seams_.upgrader != nullptr && !Mutant(kMutantLeftoversKept))
+    RETURN_IF_ERROR(seams_.upgrader->DeleteLeft(*seams_.io, job.key.FileStem()));
   // Whoever registers the key again starts without its pin.
   result.batch.Delete(KvTable::kMeta, kMetaPin + job.key.bytes());
   if (seams_.copies != nullptr) seams_.copies->Pin(job.key.bytes(), false);
@@ -423,16 +435,22 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
 
 // What a dead job has left, and the copy that went with an old index. Not synced: if it is lost, fsck finds it again.
 absl::Status JobExecutor::Discard(const JobSpec& job) {
-  KvBatch batch;
-  RETURN_IF_ERROR(seams_.indexes->Drop(job.ordinal, batch));
-  RETURN_IF_ERROR(seams_.kv->Commit(batch, /*sync=*/false));
+  if (job.ordinal != 0) {
+    KvBatch batch;
+    RETURN_IF_ERROR(seams_.indexes->Drop(job.ordinal, batch));
+    RETURN_IF_ERROR(seams_.kv->Commit(batch, /*sync=*/false));
+  }
   if (seams_.upgrader == nullptr || Mutant(kMutantUselessCopyKept)) return absl::OkStatus();
-  const TransientInfo copy = CopyOf(job.key, job.ordinal);
   const absl::StatusOr<ShardRecord> record = ReadRecord(job.key);
   if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();
-  if (record.ok() && record->copy.has_value() && record->copy->name == copy.path)
-    return absl::OkStatus();  // in use still
-  return seams_.upgrader->Discard(*seams_.io, copy);
+  const auto discard = [&](const TransientInfo& copy) {
+    if (record.ok() && record->copy.has_value() && record->copy->name == copy.path)
+      return absl::OkStatus();  // in use still
+    return seams_.upgrader->Discard(*seams_.io, copy);
+  };
+  if (job.ordinal != 0) RETURN_IF_ERROR(discard(CopyOf(job.key, job.ordinal)));
+  if (job.old_copy.empty()) return absl::OkStatus();
+  return discard({.path = job.old_copy, .owned = true, .size = 0, .validator = {}});
 }
 
 PooledJobRunner::PooledJobRunner(const Options& options, JobExecutor& executor, std::shared_ptr<TaskQueues> queues)

@@ -356,6 +356,8 @@ absl::StatusOr<std::shared_ptr<PartialCopy>> Upgrader::FindPartial(const Mount& 
     }
     if (!fits(*copy)) continue;
     const MutexLock lock(mu_);
+    if (removing_.contains(name)) continue;
+    adopted_.insert(name);
     if (const auto left = left_.find(spec.name_stem); left != left_.end() && left->second == name) left_.erase(left);
     if (!live) copies_resumed_.fetch_add(1, std::memory_order_relaxed);
     std::weak_ptr<PartialCopy>& place = live_[name];
@@ -425,6 +427,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
   if (copy == nullptr) {
     ASSIGN_OR_RETURN(copy, FindPartial(*mount, spec, validator, stat.size));
   }
+  const bool resumed = copy != nullptr;
   if (copy == nullptr) {
     const std::string name = CopyName(spec);
     if (const std::shared_ptr<PartialCopy> old = Live(name)) old->Abandon();
@@ -445,6 +448,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
   copy->SetSources(std::move(sources));
   Upgraded made;
   made.partial = copy;
+  made.resumed = resumed;
   made.stat = stat;
   made.local = TransientInfo{.path = copy->name(), .owned = true, .size = stat.size, .validator = stat.validator};
   if (spec.for_job) {
@@ -455,10 +459,29 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
   return made;
 }
 
+bool Upgrader::BeginRemovingOrphan(const std::string& name) {
+  const MutexLock lock(mu_);
+  if (adopted_.contains(name) && !Mutant(kMutantAdoptedSwept)) return false;
+  removing_.insert(name);
+  return true;
+}
+
 void Upgrader::KeepForLater(const PartialCopy& copy) {
   if (copy.keeps_nothing() || copy.sealed() || copy.BytesThere() == 0) return;
   const MutexLock lock(mu_);
   left_[copy.name().substr(0, copy.name().find('.'))] = copy.name();
+  adopted_.erase(copy.name());
+}
+
+absl::Status Upgrader::DeleteLeft(Io& io, const std::string& name_stem) {
+  std::string name;
+  {
+    const MutexLock lock(mu_);
+    const auto left = left_.find(name_stem);
+    if (left == left_.end()) return absl::OkStatus();
+    name = left->second;
+  }
+  return Delete(io, {.path = std::move(name), .owned = true, .size = 0, .validator = {}});
 }
 
 absl::Status Upgrader::Discard(Io& io, const TransientInfo& transient) {
@@ -670,6 +693,7 @@ absl::Status Upgrader::Delete(Io& io, const TransientInfo& transient) {
   {
     const MutexLock lock(mu_);
     live_.erase(transient.path);
+    adopted_.erase(transient.path);
     const auto left = left_.find(transient.path.substr(0, transient.path.find('.')));
     if (left != left_.end() && left->second == transient.path) left_.erase(left);
   }

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
 
 #include <atomic>
 #include <cstdint>
@@ -68,6 +69,7 @@ struct Upgraded {
   std::optional<TransientInfo> local;
   bool passthrough = false;
   std::shared_ptr<PartialCopy> partial;  // if the copy is not whole
+  bool resumed = false;                  // parts of it came earlier: the source may have lied then
   size_t location = 0;                   // which of the locations served
   MountStat stat = {};                   // what it said of itself, if it was asked
 };
@@ -114,8 +116,13 @@ class Upgrader {
   // Worker thread. Removes a copy of ours; OK if it is gone. A copy that is not ours is left alone,
   // with OK. InvalidArgument if it claims to be ours under a name we never give.
   absl::Status Delete(Io& io, const TransientInfo& transient);
+  // No record names the copy `name` of an earlier process. False if a job has gone on with it since: a record may name it
+  // soon. True: no job will, and the caller deletes it.
+  bool BeginRemovingOrphan(const std::string& name);
   // The job that made `copy` failed, and another attempt may go on with it: the map is stored, and Discard spares it.
   void KeepForLater(const PartialCopy& copy);
+  // Worker thread. Removes what was kept for later of the shard whose copies begin with `name_stem`.
+  absl::Status DeleteLeft(Io& io, const std::string& name_stem);
   // Delete, unless somebody may still want it.
   absl::Status Discard(Io& io, const TransientInfo& transient);
 
@@ -183,6 +190,9 @@ class Upgrader {
   absl::flat_hash_map<std::string, std::weak_ptr<PartialCopy>> live_ ABSL_GUARDED_BY(mu_);  // by name
   // By stem: the name of a partial copy that an earlier job or an earlier life left, and that may be gone on with.
   absl::flat_hash_map<std::string, std::string> left_ ABSL_GUARDED_BY(mu_);
+  // Copies of earlier processes: jobs of this one go on with them, or they are being removed.
+  absl::flat_hash_set<std::string> adopted_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<std::string> removing_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace dagstore

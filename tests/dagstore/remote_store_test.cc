@@ -204,6 +204,79 @@ TEST_CASE("remote store: row 20: a registration that breaks off goes on where it
   CheckServes(*world.store, "a", 3, 500);
 }
 
+TEST_CASE("remote store: what a source lied about before it broke off does not stick") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
+  const Bytes truth = source.content;
+  source.content[truth.size() / 2 - (80 << 10)] ^= 1;  // fetched, and not looked at yet when the body ends
+  source.fail_at = truth.size() / 2;
+  CHECK_CODE(world.Register("a"), kUnavailable);
+  source.content = truth;
+  source.fail_at.reset();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CheckServes(*world.store, "a", 3, 500);
+}
+
+TEST_CASE("remote store: destroying a shard leaves nothing of a fetch that broke off") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
+  source.fail_at = source.content.size() / 2;
+  CHECK_CODE(world.Register("a"), kUnavailable);
+  CHECK_GT(world.BytesOnDisk(), 0);
+  SUBCASE("by the same process") {}
+  SUBCASE("by the next") { world.Restart(); }
+  REQUIRE_STATUS_OK(world.store->DestroyShardSync(ShardKey("a")));
+  CHECK_EQ(world.BytesOnDisk(), 0);
+}
+
+TEST_CASE("remote store: gc spares what an earlier process fetched while a job goes on with it") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
+  source.fail_at = source.content.size() / 2;
+  CHECK_CODE(world.Register("a"), kUnavailable);
+  world.Restart();
+  source.fail_at.reset();
+  std::atomic<int> reads{0};  // the first only asks what the source is now
+  source.before_read = [&](uint64_t) {
+    if (++reads != 4) return;
+    CHECK_EQ(ValueOf(world.store->Gc()).orphans_removed, 0);
+  };
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  source.before_read = nullptr;
+  CHECK_GE(reads.load(), 4);
+  CHECK_EQ(ValueOf(world.store->GetShardInfo("a")).copy_bytes, source.content.size());
+  const int asked = source.requests + source.opens;
+  CheckServes(*world.store, "a", 3, 500);
+  CHECK_EQ(source.requests + source.opens, asked);
+}
+
+TEST_CASE("remote store: a copy that an earlier process began and that is replaced later does not stay") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
+  source.fail_at = source.content.size() / 2;
+  CHECK_CODE(world.Register("a"), kUnavailable);
+  world.Restart();
+  source.fail_at.reset();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  {
+    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
+    accessor.ReportDamage(DataLoss("said so by the test"), Damage::kShard);
+  }
+  while (ValueOf(world.store->GetShardInfo(ShardKey("a"))).state != ShardState::kErrored) std::this_thread::yield();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  world.Restart();
+  CheckServes(*world.store, "a", 3, 500);
+  CHECK_LE(world.BytesOnDisk(), source.content.size() + (64 << 10));
+}
+
 TEST_CASE("remote store: another location is asked when one fails, at registration and later") {
   World world;
   world.options.sources.attempts_max = 1;

@@ -9,6 +9,7 @@
 // Paths are taken as written; there are no links. One thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -44,6 +45,11 @@ struct FsFaults {
 // What a crash keeps of what was not synced.
 enum class Kept : uint8_t { kNothing, kEverything, kAnyPart, kNamesOnly, kPagesOnly };
 inline constexpr uint32_t kKeptWays = 5;
+
+// What of a file is not a hole. Holes are zeros here, and of zeros there are few otherwise.
+inline uint64_t AllocatedBytes(const std::string& data) {
+  return data.size() - static_cast<uint64_t>(std::count(data.begin(), data.end(), '\0'));
+}
 
 class SimFs {
  public:

@@ -97,9 +97,11 @@ struct KeyModel {
   int changing = 0;             // register and destroy requests under way
   uint64_t change = 0;          // counts them as they begin and end
   int held = 0;                 // accessors that clients hold
+  std::optional<bool> pinned = false;  // unknown while a pin, a registration or a destruction may change it
   uint64_t releases = 0;
 
   void MustBe(bool present) {
+    if (!present) pinned = false;
     maybe_present = present;
     maybe_absent = !present;
     lingering = false;
@@ -148,7 +150,10 @@ class World {
     kv_.on_violation = report;
     sources_.on_violation = report;
     fs_.on_remove = [this](const std::string& path) { Removed(path); };
-    fs_.before_call = [this](IoOp, const std::string&) { CountDown(); };
+    fs_.before_call = [this](IoOp, const std::string&) {
+      CheckQuota();
+      CountDown();
+    };
     kv_.before_call = [this](const char*) { CountDown(); };
     if (options.scenario != Scenario::kNone) {
       fs_.inject = [this](IoOp, const std::string&) { return Inject(); };
@@ -167,6 +172,7 @@ class World {
   struct Client {
     int id = 0;
     std::vector<std::pair<size_t, Held>> held = {};  // key, accessor
+    std::optional<std::pair<size_t, BlockView>> view = {};  // a block of the pool, looked at some time ago
   };
 
   // ---- Small helpers ----
@@ -221,7 +227,9 @@ class World {
   void Recover(size_t key);
   void Acquire(Client& client, size_t key, bool keep);
   void AcquireOddly(size_t key);
-  void Read(const Accessor& accessor, size_t key);
+  void Read(Client& client, const Accessor& accessor, size_t key);
+  void Pin(size_t key);
+  void FetchWhole(size_t key);
   void Release(Client& client);
   void GetIndexed();
   void Lookup();
@@ -242,10 +250,12 @@ class World {
   void Liveness();
   void Repair(size_t key);
   void CheckShards();
+  void CheckNothingMissing();
   void CheckLookups();
   void CheckFsck(const char* when);
   void CheckFiles();
   void CheckReferences();
+  void CheckQuota();
   std::optional<ShardInfo> InfoOf(size_t key);
   bool SourceIsGood(size_t key) const;
 
@@ -268,6 +278,7 @@ class World {
   bool changing_sources_ = false;
   bool tiny_ = false;
   bool traced_ = false;
+  bool quota_ = false;        // not every copy fits
   FsFaults fs_faults_;
   KvFaults kv_faults_;
   SourceFaults source_faults_;
@@ -359,6 +370,22 @@ void World::Configure() {
   base_.index_threads = 1 + static_cast<int>(Config(2));
   base_.open_threads = 1 + static_cast<int>(Config(2));
   base_.close_grace = absl::Milliseconds(Config(3) * 500);
+  if (Config(3) == 2) {  // a working set that is larger than the quota
+    quota_ = true;
+    base_.copies.bytes_max = 400 + 500 * Config(5);
+    base_.copies.wait_max = absl::Milliseconds(20 * Config(3));
+    base_.copies.high_watermark = Config(2) == 1 ? 0.9 : 0.6;
+    base_.copies.low_watermark = base_.copies.high_watermark / 2;
+  }
+  if (Config(2) == 1) {  // pieces that fit the small CARs of this world
+    base_.partial.request_bytes_max = 64 << Config(4);
+    base_.partial.read_ahead_bytes_max = 128 * Config(3);
+    base_.partial.gap_bytes_max = 32 * Config(3);
+    base_.partial.map_save_bytes = 128 << Config(4);
+    base_.partial.tail_bytes = 64 * Config(3);
+    static constexpr double kShares[] = {0.5, 0.1, 2};
+    base_.partial.promote_share = kShares[Config(3)];
+  }
   if (tiny_) {
     base_.requests_max = 1 + Config(4);
     base_.turn_tasks_max = 1 + Config(3);
@@ -434,6 +461,7 @@ void World::Main() {
   kv_.faults = KvFaults();
   sources_.faults = SourceFaults();
   base_.recover_on_start = RecoverOnStart::kNever;
+  base_.copies = CopyCacheOptions();  // the operator has bought a disk
   scheduler_.SetPolicy(Policy::kOldest);
   Liveness();
 }
@@ -485,7 +513,10 @@ bool World::Open() {
 
 bool World::Close(bool orderly) {
   closing_ = true;
-  for (Client& client : clients_now_) client.held.clear();
+  for (Client& client : clients_now_) {
+    client.held.clear();
+    client.view.reset();
+  }
   if (orderly && tape_.Draw(Stream::kWork, 4) != 3) indexed_->Trim();
   indexed_.reset();
   const absl::Status closed = store_->Close();
@@ -799,13 +830,16 @@ void World::Act(Client& client) {
   if (what < 89) return Look(key);
   if (what < 92) return Gc();
   if (what < 94) return Manifest(key);
-  if (what < 96) return Scrub(key);
+  if (what < 95) return Scrub(key);
+  if (what < 97) return Pin(key);
+  if (what < 98) return FetchWhole(key);
   ChangeSource();
 }
 
 uint64_t World::BeginChange(size_t key) {
   KeyModel& model = keys_[key];
   ++model.changing;
+  model.pinned.reset();
   return ++model.change;
 }
 
@@ -864,7 +898,8 @@ void World::Register(Client&, size_t key) {
   const bool alone = EndChange(key, began);
   const auto code = result.status.code();
   if (code == absl::StatusCode::kAlreadyExists) {
-    Expect(before.maybe_present || !alone, "d", "shard {} is said to exist, and cannot", model.key);
+    // One that is being destroyed, perhaps since before a restart, exists until it is gone.
+    Expect(before.maybe_present || before.lingering || !alone, "d", "shard {} is said to exist, and cannot", model.key);
     if (alone) {
       model.maybe_absent = before.maybe_absent && before.lingering;
       model.sources = before.sources;
@@ -876,6 +911,7 @@ void World::Register(Client&, size_t key) {
     if (alone) {
       Expect(before.maybe_absent || before.lingering, "d", "shard {} is registered twice", model.key);
       model.MustBe(true);
+      model.pinned = false;  // whoever registers a key again starts without its pin
       model.sources = {s};
     }
     if (options.lazy) Sometimes("register: lazy");
@@ -883,6 +919,10 @@ void World::Register(Client&, size_t key) {
   }
   Sometimes("register: fails");
   if (alone && Calm() && impatience < 8 && !source.tainted) {
+    if (quota_ && code == absl::StatusCode::kResourceExhausted) {
+      Sometimes("quota: a registration does not fit");
+      return;
+    }
     Expect(source.car >= kSoundCars, "e", "registering {} fails, and nothing is wrong: {}", model.key,
         ToString(result.status));
   }
@@ -976,7 +1016,7 @@ void World::Acquire(Client& client, size_t key, bool keep) {
   }
   if (undisturbed) Expect(before.maybe_present, "d", "shard {} is served, and cannot be there", model.key);
   Held held(model, *std::move(accessor));
-  Read(*held, key);
+  Read(client, *held, key);
   if (!Live() || !keep || client.held.size() >= 3) return;
   client.held.emplace_back(key, std::move(held));
   Sometimes("acquire: held");
@@ -1021,7 +1061,12 @@ void World::AcquireOddly(size_t key) {
   if (result.status.code() == absl::StatusCode::kDeadlineExceeded) Sometimes("acquire: too late");
 }
 
-void World::Read(const Accessor& accessor, size_t key) {
+void World::Read(Client& client, const Accessor& accessor, size_t key) {
+  if (client.view.has_value()) {
+    const WorldBlock& seen = BlockPool()[client.view->first];
+    CheckBytes(seen.cid.view(), client.view->second.data(), "a view of some time ago");
+    client.view.reset();
+  }
   const std::unique_ptr<Blockstore> blocks = accessor.NewBlockstore();
   const std::vector<WorldBlock>& pool = BlockPool();
   Block block;
@@ -1030,10 +1075,17 @@ void World::Read(const Accessor& accessor, size_t key) {
   for (uint32_t i = 0; i < count && Live(); ++i) {
     const WorldBlock& want = pool[(first + i) % pool.size()];
     const absl::StatusOr<bool> has = blocks->Has(want.cid.view());
-    const absl::Status got = blocks->Get(want.cid.view(), block);
+    BlockView view;
+    const bool look = Draw(3) == 2;
+    const absl::Status got = look ? blocks->GetView(want.cid.view(), view) : blocks->Get(want.cid.view(), block);
     if (!Live()) return;
     if (got.ok()) {
-      CheckBytes(want.cid.view(), block.data(), "an accessor");
+      CheckBytes(want.cid.view(), look ? view.data() : block.data(), "an accessor");
+      if (look) {
+        if (view.copied()) Sometimes("view: a copy");
+        if (!view.copied()) Sometimes("view: in memory");
+        client.view.emplace((first + i) % pool.size(), std::move(view));
+      }
       if (has.ok()) Expect(*has, "f", "shard {} serves a block that it says it has not", keys_[key].key);
       Sometimes("read: a block");
       continue;
@@ -1060,7 +1112,7 @@ void World::Release(Client& client) {
   const size_t key = client.held[at].first;
   const Held held = std::move(client.held[at].second);
   client.held.erase(client.held.begin() + static_cast<std::ptrdiff_t>(at));
-  Read(*held, key);
+  Read(client, *held, key);
   Log("release {}", keys_[key].key);
 }
 
@@ -1123,6 +1175,37 @@ void World::Gc() {
   if (!result.ok()) return CheckStatus(result.status(), "gc");
   if (result->copies_removed != 0) Sometimes("gc: a copy is removed");
   if (result->orphans_removed != 0) Sometimes("gc: orphans are removed");
+}
+
+void World::Pin(size_t key) {
+  KeyModel& model = keys_[key];
+  const KeyModel before = model;
+  const bool pin = Draw(3) != 2;
+  model.pinned.reset();
+  const uint64_t change = ++model.change;
+  const absl::Status status = pin ? store_->Pin(model.key) : store_->Unpin(model.key);
+  Log("{} {}: {}", pin ? "pin" : "unpin", model.key, ToString(status));
+  if (!Live()) return;
+  CheckStatus(status, "pin");
+  const bool alone = model.changing == 0 && model.change == change;
+  ++model.change;
+  if (status.ok()) {
+    if (alone && before.changing == 0) model.pinned = pin;
+    if (pin) Sometimes("pin: a shard");
+    if (!pin) Sometimes("pin: undone");
+  } else if (status.code() == absl::StatusCode::kNotFound && alone && before.changing == 0) {
+    Expect(before.maybe_absent || before.lingering || !SaysAbsent(status), "d",
+           "shard {} was acknowledged, and is not there to be pinned", model.key);
+  }
+}
+
+void World::FetchWhole(size_t key) {
+  const WorkContext work{nullptr, &scheduler_, Deadline::Infinite()};
+  const absl::Status status = store_->FetchWhole(keys_[key].key, work);
+  Log("fetch {} whole: {}", keys_[key].key, ToString(status));
+  if (!Live()) return;
+  CheckStatus(status, "fetch");
+  if (status.ok()) Sometimes("fetch: a copy is whole");
 }
 
 void World::Manifest(size_t key) {
@@ -1200,6 +1283,22 @@ void World::CheckBytes(const CidView& cid, Span bytes, const std::string& from) 
   trace_.Add(block);
 }
 
+// Copies, whole or not, of records or of nobody: never more on the disk than the quota says.
+void World::CheckQuota() {
+  if (!quota_ || base_.copies.bytes_max == UINT64_MAX || store_ == nullptr) return;
+  uint64_t bytes = 0;
+  std::string what;
+  for (const std::string& file : fs_.Files()) {
+    if (!file.starts_with(std::string(kDir) + "/transients/") || (!file.ends_with(".car") && !file.ends_with(".part")))
+      continue;
+    const uint64_t allocated = AllocatedBytes(*fs_.Content(file));
+    bytes += allocated;
+    if (bytes > base_.copies.bytes_max) what += fmt::format(" {} ({})", file, allocated);
+  }
+  Expect(bytes <= base_.copies.bytes_max, "j", "copies of {} bytes, the quota is {}:{}", bytes, base_.copies.bytes_max,
+         what);
+}
+
 void World::CheckText(std::string_view text, const char* where) {
   Expect(text.find(kSecret) == std::string_view::npos, "l", "a secret is seen in {}: {}", where, text);
 }
@@ -1221,7 +1320,7 @@ std::optional<ShardInfo> World::InfoOf(size_t key) {
 void World::CheckPresence(const char* when) {
   for (size_t key = 0; key < keys_.size() && Live(); ++key) {
     KeyModel& model = keys_[key];
-    model.changing = 0;
+    if (std::exchange(model.changing, 0) != 0) model.lingering = true;  // nobody was told how it ended
     absl::StatusOr<ShardInfo> info = store_->GetShardInfo(model.key);
     if (!Live()) return;
     const bool present = info.ok();
@@ -1231,6 +1330,10 @@ void World::CheckPresence(const char* when) {
     if (present && !(going && model.lingering)) {
       Expect(model.maybe_present, "d", "{}: shard {} is {}, and cannot be there", when, model.key,
           StateName(info->state));
+    }
+    if (present && !going && model.pinned.has_value() && info->state != ShardState::kDestroying) {
+      Expect(info->pinned == *model.pinned, "d", "{}: shard {} is {}pinned", when, model.key, info->pinned ? "" : "not ");
+      if (info->pinned) Sometimes("restart: finds a pinned shard");
     }
     if (present) {
       if (going) {
@@ -1245,7 +1348,10 @@ void World::CheckPresence(const char* when) {
       if (info->state == ShardState::kErrored) Sometimes("restart: finds an Errored shard");
     } else {
       Expect(model.maybe_absent || model.lingering, "d", "{}: shard {} was acknowledged, and is gone", when, model.key);
+      // A destruction that nobody has been told of may be done in memory, and have to be done again after a crash.
+      const bool lingering = model.lingering;
       model.MustBe(false);
+      model.lingering = lingering;
     }
   }
 }
@@ -1265,6 +1371,7 @@ void World::Liveness() {
     CheckPresence(life == 0 ? "with all faults gone" : "once more");
     const absl::Status ready = store_->AwaitLookups(Deadline::After(scheduler_, absl::Hours(1)));
     Expect(ready.ok(), "live", "lookups are never complete: {}", ToString(ready));
+    if (Live() && !rot_) CheckNothingMissing();
     for (size_t key = 0; key < keys_.size() && Live(); ++key) Repair(key);
     if (Live()) CheckShards();
     if (Live()) CheckLookups();
@@ -1386,6 +1493,30 @@ void World::CheckShards() {
     const absl::StatusOr<std::vector<ShardKey>> rooted = store_->ShardsWithRoot(accessor->index().roots().front());
     Expect(rooted.ok() && std::find(rooted->begin(), rooted->end(), ShardKey(model.key)) != rooted->end(), "f",
            "shard {} is not found by its root", model.key);
+  }
+}
+
+// Lookups are said to be complete: they are, before anything is repaired.
+void World::CheckNothingMissing() {
+  for (const KeyModel& model : keys_) {
+    const absl::StatusOr<ShardInfo> info = store_->GetShardInfo(model.key);
+    if (!Live()) return;
+    if (!info.ok() || info->state != ShardState::kAvailable) continue;
+    const auto index = store_->GetIterableIndex(model.key);
+    if (!Live()) return;
+    if (!index.ok()) continue;  // of a fault that is gone now
+    std::vector<size_t> blocks;
+    (void)(*index)->ForEach([&](const IndexEntry& entry) {
+      if (const size_t block = BlockOf(entry.hash); block < BlockPool().size()) blocks.push_back(block);
+      return true;
+    });
+    for (const size_t block : blocks) {
+      const auto found = store_->ShardsContainingMultihash(BlockPool()[block].cid.hash());
+      if (!Live()) return;
+      Expect(found.ok(), "f", "a lookup fails: {}", ToString(found.status()));
+      Expect(std::find(found->begin(), found->end(), ShardKey(model.key)) != found->end(), "f",
+             "lookups are complete, and block {} is not found in shard {}", block, model.key);
+    }
   }
 }
 
