@@ -738,7 +738,8 @@ absl::StatusOr<ShardInfo> DagStore::GetShardInfo(const ShardKey& key, const Requ
                    }));
   if (!snapshot.has_value()) return NotFound("no shard \"{}\"", key.Printable());
   const absl::StatusOr<ShardRecord> record = core_->lookup.ReadRecord(key);
-  // One that is being registered has none yet. Of another that cannot be read, half an answer would look like a whole one.
+  // One that is being registered has none yet. Of another that cannot be read, half an answer would look like a whole
+  // one.
   if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();
   ShardInfo info =
       MakeInfo(key.bytes(), *snapshot, record.ok() ? &*record : nullptr, core_->repository->copies.get());

@@ -335,7 +335,8 @@ class Engine {
   void StartOpen(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);  // for the first acquirer who waits
   void StartDestroy(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartCollect(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy = {}) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy = {})
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   JobSpec NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // `initiator`: the span whose child the job's is.
   void StartJob(JobSpec job, const SpanContext& initiator, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);

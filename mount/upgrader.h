@@ -116,8 +116,8 @@ class Upgrader {
   // Worker thread. Removes a copy of ours; OK if it is gone. A copy that is not ours is left alone,
   // with OK. InvalidArgument if it claims to be ours under a name we never give.
   absl::Status Delete(Io& io, const TransientInfo& transient);
-  // No record names the copy `name` of an earlier process. False if a job has gone on with it since: a record may name it
-  // soon. True: no job will, and the caller deletes it.
+  // No record names the copy `name` of an earlier process. False if a job has gone on with it since: a record may name
+  // it soon. True: no job will, and the caller deletes it.
   bool BeginRemovingOrphan(const std::string& name);
   // The job that made `copy` failed, and another attempt may go on with it: the map is stored, and Discard spares it.
   void KeepForLater(const PartialCopy& copy);

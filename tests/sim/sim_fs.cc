@@ -50,7 +50,8 @@ class SimReadFile final : public RandomFile {
   }
   absl::StatusOr<FileStat> Stat() const override {
     RETURN_IF_ERROR(fs_.Enter(boot_, IoOp::kStat, path_));
-    return FileStat{.size = inode_->data.size(), .allocated = AllocatedBytes(inode_->data), .device = 1, .inode = inode_->id, .mtime_ns = inode_->mtime,
+    return FileStat{.size = inode_->data.size(), .allocated = AllocatedBytes(inode_->data), .device = 1,
+                    .inode = inode_->id, .mtime_ns = inode_->mtime,
                     .is_regular = true, .is_directory = false};
   }
   absl::StatusOr<Span> Map() const override {
@@ -173,7 +174,8 @@ class SimIo final : public Io {
     RETURN_IF_ERROR(fs_.Enter(boot_, IoOp::kStat, path));
     if (fs_.dirs_.contains(path)) return FileStat{.device = 1, .inode = 1, .is_directory = true};
     ASSIGN_OR_RETURN(const SimFs::InodePtr inode, Find("stat", path));
-    return FileStat{.size = inode->data.size(), .allocated = AllocatedBytes(inode->data), .device = 1, .inode = inode->id, .mtime_ns = inode->mtime,
+    return FileStat{.size = inode->data.size(), .allocated = AllocatedBytes(inode->data), .device = 1,
+                    .inode = inode->id, .mtime_ns = inode->mtime,
                     .is_regular = true, .is_directory = false};
   }
   absl::Status Rename(const std::string& from, const std::string& to) override {

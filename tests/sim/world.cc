@@ -1332,7 +1332,8 @@ void World::CheckPresence(const char* when) {
           StateName(info->state));
     }
     if (present && !going && model.pinned.has_value() && info->state != ShardState::kDestroying) {
-      Expect(info->pinned == *model.pinned, "d", "{}: shard {} is {}pinned", when, model.key, info->pinned ? "" : "not ");
+      Expect(info->pinned == *model.pinned, "d", "{}: shard {} is {}pinned", when, model.key,
+             info->pinned ? "" : "not ");
       if (info->pinned) Sometimes("restart: finds a pinned shard");
     }
     if (present) {
