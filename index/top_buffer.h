@@ -40,10 +40,11 @@ class TopBuffer {
     if (first != 0) __builtin_prefetch(&entries_[first - 1]);
     return first;
   }
+  // Until `visit(ordinal)` says false; newest first.
   template <typename Visit>
   void Find(RunKey key, uint32_t first, Visit visit) const {
     for (uint32_t at = first; at != 0; at = entries_[at - 1].next) {
-      if (entries_[at - 1].key == key) visit(entries_[at - 1].ordinal);
+      if (entries_[at - 1].key == key && !visit(entries_[at - 1].ordinal)) return;
     }
   }
 

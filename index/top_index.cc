@@ -29,7 +29,9 @@ constexpr double kDeadFractionMax = 0.25;  // of a run, before it is rewritten
 constexpr size_t kFindGroup = 16;          // keys whose memory is fetched at once
 constexpr size_t kFindRuns = 8;            // runs likewise
 constexpr size_t kSnapshotSlots = 16;
-constexpr uint32_t kMergePause = 4096;  // buckets between looks at what else there is to do
+constexpr uint32_t kMergePause = 4096;      // buckets between looks at what else there is to do
+constexpr uint32_t kMergeListPause = 65536;  // ordinals of lists likewise
+constexpr size_t kPageTrimMin = 64;          // ordinals gathered before they are sorted for the first time
 constexpr absl::Duration kRetiredPoll = absl::Milliseconds(20);  // while replaced runs wait for their last reader
 
 std::string RunName(uint64_t number, std::string_view suffix) { return fmt::format("run-{:016x}{}", number, suffix); }
@@ -129,7 +131,11 @@ class MemoryFile final : public WritableFile {
 class PackedTopIndex final : public TopIndex {
  public:
   PackedTopIndex(const TopIndexOptions& options, Kv& kv, Io& io)
-      : options_(options), kv_(kv), io_(io), active_(NewBuffer()) {}
+      : options_(options),
+        kv_(kv),
+        io_(io),
+        resident_(std::make_shared<ResidentBudget>(options.resident_bytes_max)),
+        active_(NewBuffer()) {}
   ~PackedTopIndex() override;
 
   // Before any other call. Reads the manifest and what it lists, then starts the thread.
@@ -139,7 +145,10 @@ class PackedTopIndex final : public TopIndex {
   void Seal(Ordinal ordinal) override;
   void Drop(Ordinal ordinal) override;
   void DropAllExcept(const std::vector<bool>& live) override;
-  absl::Status Find(std::span<const Fingerprint> keys, absl::FunctionRef<void(size_t, Ordinal)> visit) const override;
+  absl::Status Find(std::span<const Fingerprint> keys, absl::FunctionRef<void(size_t, Ordinal)> visit,
+                    size_t ordinals_max) const override;
+  absl::Status FindPage(Fingerprint key, Ordinal after, size_t ordinals_max,
+                        std::vector<Ordinal>& page) const override;
   bool Covers(Ordinal ordinal) const override { return covered_.Contains(ordinal); }
   uint64_t OrdinalsEnd() const override { return std::max({known_.End(), runs_end_, uint64_t{1}}); }
   absl::Status Flush() override;
@@ -168,6 +177,9 @@ class PackedTopIndex final : public TopIndex {
   std::shared_ptr<TopBuffer> NewBuffer() const { return std::make_shared<TopBuffer>(options_.buffer_entries_max); }
 
   std::shared_ptr<const State> Snapshot() const;
+  // A snapshot for a lookup, which is complete if `complete` says so.
+  std::shared_ptr<const State> SnapshotToSearch(bool& complete) const;
+  absl::Status EndOfSearch(const TopRun* damaged, bool complete) const;
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Await(const std::vector<Ordinal>& ordinals);
   void Arrived(Ordinal ordinal);
@@ -180,7 +192,7 @@ class PackedTopIndex final : public TopIndex {
   absl::Status AddAsRun(Ordinal ordinal, std::span<const Fingerprint> sorted);
 
   // Writes a file, whole or not at all; null if `fill` appended nothing.
-  absl::StatusOr<RunPtr> WriteRun(uint64_t entries_expected, bool single_ordinal, KeyRange range,
+  absl::StatusOr<RunPtr> WriteRun(uint64_t slots_expected, bool single_ordinal, KeyRange range,
                                   absl::FunctionRef<absl::Status(TopRunWriter&)> fill);
   void RemoveRunFile(const TopRun& run);
   // Makes `added` take the place of `removed` and of the table `flushed` (may be null), on disk and for readers; what
@@ -197,6 +209,8 @@ class PackedTopIndex final : public TopIndex {
   absl::Status Merge(const std::vector<RunPtr>& inputs);
   // The entries of the writer's range, from cursors that stand at its begin.
   absl::Status FillMerged(std::vector<TopRun::Cursor>& cursors, TopRunWriter& writer);
+  // In a long merge, now and then: what else there is to do. Cancelled if the index is closing.
+  absl::Status PauseMerge();
   // Removes what no reader holds any more. True if something is left.
   bool ReleaseRetired();
   bool stopping() const { return stop_.load(std::memory_order_relaxed); }
@@ -204,6 +218,7 @@ class PackedTopIndex final : public TopIndex {
   const TopIndexOptions options_;
   Kv& kv_;
   Io& io_;
+  const std::shared_ptr<ResidentBudget> resident_;
 
   std::array<Slot, kSnapshotSlots> slots_;
   OrdinalSet dead_;     // dropped: never returned, left out of merges
@@ -297,11 +312,14 @@ absl::Status PackedTopIndex::Open() {
     absl::flat_hash_set<std::string> listed;
     std::vector<RunPtr> runs;
     bool lost = false;
+    // The smallest first: they are many, and have the first claim on what may be resident.
+    std::sort(manifest->runs.begin(), manifest->runs.end(),
+              [](const RunInfo& a, const RunInfo& b) { return a.entries < b.entries; });
     for (const RunInfo& info : manifest->runs) {
       const std::string name = RunName(info.number, ".top");
       runs_end_ = std::max<uint64_t>(runs_end_, uint64_t{info.ordinal_max} + 1);
       absl::StatusOr<std::unique_ptr<RandomFile>> file = io_.Open(Path(name), Follow::kNever);
-      absl::StatusOr<RunPtr> run = file.ok() ? TopRun::Open(*std::move(file), &info) : file.status();
+      absl::StatusOr<RunPtr> run = file.ok() ? TopRun::Open(*std::move(file), &info, resident_) : file.status();
       if (run.ok()) {
         runs.push_back(*std::move(run));
         listed.insert(name);
@@ -369,14 +387,25 @@ void PackedTopIndex::Arrived(Ordinal ordinal) {
   awaited_count_ = awaited_.size();
 }
 
-absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys,
-                                  absl::FunctionRef<void(size_t, Ordinal)> visit) const {
+std::shared_ptr<const PackedTopIndex::State> PackedTopIndex::SnapshotToSearch(bool& complete) const {
   // Complete if nothing was awaited before the snapshot was taken, and nothing began to be until then.
   const uint64_t changes = awaited_changes_.load();
   const size_t awaited = awaited_count_.load();
-  const std::shared_ptr<const State> state = Snapshot();
-  const bool complete =
-      (awaited == 0 && awaited_changes_.load() == changes) || Mutant(kMutantFindHidesGaps);
+  std::shared_ptr<const State> state = Snapshot();
+  complete = (awaited == 0 && awaited_changes_.load() == changes) || Mutant(kMutantFindHidesGaps);
+  return state;
+}
+
+absl::Status PackedTopIndex::EndOfSearch(const TopRun* damaged, bool complete) const {
+  if (damaged != nullptr) return damaged->DamagedStatus();
+  if (!complete) return Unavailable("shards are still to be added to the top-level index: {}", awaited_count_.load());
+  return absl::OkStatus();
+}
+
+absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys, absl::FunctionRef<void(size_t, Ordinal)> visit,
+                                  size_t ordinals_max) const {
+  bool complete = false;
+  const std::shared_ptr<const State> state = SnapshotToSearch(complete);
   const TopBuffer* buffers[2];
   size_t buffer_count = 0;
   for (const TopBuffer* buffer : {state->active.get(), state->frozen.get()}) {
@@ -388,10 +417,19 @@ absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys,
     const size_t count = std::min(kFindGroup, keys.size() - base);
     RunKey wanted[kFindGroup];
     uint32_t chains[2][kFindGroup];
-    TopRun::Range ranges[kFindRuns][kFindGroup];  // each written before it is read
+    TopRun::Range ranges[kFindGroup];  // each written before it is read
+    uint32_t asked[kFindRuns];         // for each run a bit for each key that it may hold
+    static_assert(kFindGroup <= 32);
     hits.clear();
+    // What one run or table has of one key. It stops at the limit, so a union of fewer is complete.
     const auto hit = [&](size_t i) {
-      return [&hits, i](Ordinal ordinal) { hits.push_back(uint64_t{i} << 32 | ordinal); };
+      return [this, &hits, i, left = ordinals_max](Ordinal ordinal) mutable {
+        if (left == 0) return false;
+        if (dead_.Contains(ordinal)) return true;
+        --left;
+        hits.push_back(uint64_t{i} << 32 | ordinal);
+        return true;
+      };
     };
     for (size_t i = 0; i < count; ++i) {
       wanted[i] = RunKeyOf(keys[base + i]);
@@ -400,36 +438,97 @@ absl::Status PackedTopIndex::Find(std::span<const Fingerprint> keys,
     for (size_t first = 0; first == 0 || first < state->runs.size(); first += kFindRuns) {
       const size_t run_count = std::min(kFindRuns, state->runs.size() - first);
       const RunPtr* const runs = state->runs.data() + first;
-      for (size_t r = 0; r < run_count; ++r)
-        for (size_t i = 0; i < count; ++i)
-          if (runs[r]->MayHold(wanted[i])) runs[r]->PrefetchDirectory(wanted[i]);
+      for (size_t r = 0; r < run_count; ++r) {
+        const TopRun& run = *runs[r];
+        asked[r] = 0;
+        for (size_t i = 0; i < count; ++i) {
+          if (!run.InRange(wanted[i])) continue;
+          asked[r] |= uint32_t{1} << i;
+          // Both at once: a hit waits for the slower of them, a miss for the filter.
+          if (run.has_filter()) run.PrefetchFilter(wanted[i]);
+          run.PrefetchDirectory(wanted[i]);
+        }
+      }
       if (first == 0) {
         for (size_t b = 0; b < buffer_count; ++b)
           for (size_t i = 0; i < count; ++i) chains[b][i] = buffers[b]->Begin(wanted[i]);
       }
-      for (size_t r = 0; r < run_count; ++r)
-        for (size_t i = 0; i < count; ++i)
-          ranges[r][i] = runs[r]->MayHold(wanted[i]) ? runs[r]->PrefetchEntries(wanted[i]) : TopRun::Range{};
+      for (size_t r = 0; r < run_count; ++r) {
+        const TopRun& run = *runs[r];
+        if (!run.has_filter()) continue;
+        for (uint32_t left = asked[r]; left != 0; left &= left - 1) {
+          const auto i = static_cast<size_t>(std::countr_zero(left));
+          if (!run.FilterPasses(wanted[i])) asked[r] &= ~(uint32_t{1} << i);
+        }
+      }
       if (first == 0) {
         for (size_t b = 0; b < buffer_count; ++b)
           for (size_t i = 0; i < count; ++i) buffers[b]->Find(wanted[i], chains[b][i], hit(i));
       }
       for (size_t r = 0; r < run_count; ++r) {
-        for (size_t i = 0; i < count; ++i) runs[r]->Scan(wanted[i], ranges[r][i], hit(i));
-        if (runs[r]->damaged()) damaged = runs[r].get();
+        const TopRun& run = *runs[r];
+        for (uint32_t left = asked[r]; left != 0; left &= left - 1) {
+          const auto i = static_cast<size_t>(std::countr_zero(left));
+          ranges[i] = run.PrefetchEntries(wanted[i]);
+        }
+        for (uint32_t left = asked[r]; left != 0; left &= left - 1) {
+          const auto i = static_cast<size_t>(std::countr_zero(left));
+          run.Scan(wanted[i], ranges[i], hit(i));
+        }
+        if (run.damaged()) damaged = &run;
       }
     }
     // A shard that was added again is found twice.
-    if (hits.size() > 1 && !std::is_sorted(hits.begin(), hits.end())) std::sort(hits.begin(), hits.end());
-    hits.erase(std::unique(hits.begin(), hits.end()), hits.end());
-    for (const uint64_t found : hits) {
-      const auto ordinal = static_cast<Ordinal>(found);
-      if (!dead_.Contains(ordinal)) visit(base + static_cast<size_t>(found >> 32), ordinal);
+    if (hits.size() > 1) {
+      if (!std::is_sorted(hits.begin(), hits.end())) std::sort(hits.begin(), hits.end());
+      hits.erase(std::unique(hits.begin(), hits.end()), hits.end());
+    }
+    size_t given = 0;
+    for (size_t at = 0; at < hits.size(); ++at) {
+      given = at != 0 && hits[at] >> 32 == hits[at - 1] >> 32 ? given + 1 : 0;
+      if (given < ordinals_max) visit(base + static_cast<size_t>(hits[at] >> 32), static_cast<Ordinal>(hits[at]));
     }
   }
-  if (damaged != nullptr) return damaged->DamagedStatus();
-  if (!complete) return Unavailable("shards are still to be added to the top-level index: {}", awaited_count_.load());
-  return absl::OkStatus();
+  return EndOfSearch(damaged, complete);
+}
+
+absl::Status PackedTopIndex::FindPage(Fingerprint key, Ordinal after, size_t ordinals_max,
+                                      std::vector<Ordinal>& page) const {
+  page.clear();
+  if (ordinals_max == 0) return absl::OkStatus();
+  bool complete = false;
+  const std::shared_ptr<const State> state = SnapshotToSearch(complete);
+  const RunKey wanted = RunKeyOf(key);
+  uint64_t end = TopRun::kAllOrdinals;  // what is not below it is on no page that is asked for
+  const auto trim = [&] {
+    std::sort(page.begin(), page.end());
+    page.erase(std::unique(page.begin(), page.end()), page.end());
+    if (page.size() < ordinals_max) return;
+    page.resize(ordinals_max);
+    end = page.back();
+  };
+  const auto take = [&](Ordinal ordinal) {
+    if (ordinal <= after || ordinal >= end || dead_.Contains(ordinal)) return end;
+    page.push_back(ordinal);
+    if (page.size() / 3 >= ordinals_max && page.size() >= kPageTrimMin) trim();
+    return end;
+  };
+  for (const TopBuffer* buffer : {state->active.get(), state->frozen.get()}) {
+    if (buffer == nullptr) continue;
+    buffer->Find(wanted, buffer->Begin(wanted), [&](Ordinal ordinal) {
+      take(ordinal);
+      return true;
+    });
+  }
+  const TopRun* damaged = nullptr;
+  for (const RunPtr& run : state->runs) {
+    if (!run->InRange(wanted) || (run->has_filter() && !run->FilterPasses(wanted))) continue;
+    trim();
+    run->Walk(wanted, run->PrefetchEntries(wanted), after, take);
+    if (run->damaged()) damaged = run.get();
+  }
+  trim();
+  return EndOfSearch(damaged, complete);
 }
 
 absl::Status PackedTopIndex::Add(Ordinal ordinal, std::vector<Fingerprint> sorted) {
@@ -452,7 +551,7 @@ absl::Status PackedTopIndex::Add(Ordinal ordinal, std::vector<Fingerprint> sorte
 
 absl::Status PackedTopIndex::AddAsRun(Ordinal ordinal, std::span<const Fingerprint> sorted) {
   while (!sorted.empty()) {
-    const std::span<const Fingerprint> part = sorted.first(std::min<size_t>(sorted.size(), kRunEntriesMax));
+    const std::span<const Fingerprint> part = sorted.first(std::min<size_t>(sorted.size(), kRunSlotsMax));
     sorted = sorted.subspan(part.size());
     ASSIGN_OR_RETURN(RunPtr run, WriteRun(part.size(), true, {}, [&](TopRunWriter& writer) -> absl::Status {
                        for (size_t i = 0; i < part.size(); ++i) {
@@ -526,12 +625,13 @@ absl::Status PackedTopIndex::Flush() {
   return AwaitWrite();
 }
 
-absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t entries_expected, bool single_ordinal, KeyRange range,
+absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t slots_expected, bool single_ordinal, KeyRange range,
                                                 absl::FunctionRef<absl::Status(TopRunWriter&)> fill) {
   const uint64_t number = number_next_.fetch_add(1);
+  const bool filter = slots_expected <= options_.filter_entries_max;
   if (in_memory()) {
     MemoryFile file;
-    TopRunWriter writer(file, number, entries_expected, single_ordinal, range);
+    TopRunWriter writer(file, number, slots_expected, single_ordinal, range, filter);
     RETURN_IF_ERROR(fill(writer));
     if (writer.entries() == 0) return RunPtr();
     RETURN_IF_ERROR(writer.Finish().status());
@@ -541,7 +641,7 @@ absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t entries_expected, bool 
   const std::string path = Path(RunName(number, ".top"));
   const auto make = [&]() -> absl::StatusOr<RunPtr> {
     ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, io_.Create(temp));
-    TopRunWriter writer(*file, number, entries_expected, single_ordinal, range);
+    TopRunWriter writer(*file, number, slots_expected, single_ordinal, range, filter);
     RETURN_IF_ERROR(fill(writer));
     if (writer.entries() == 0) return RunPtr();
     ASSIGN_OR_RETURN(const RunInfo info, writer.Finish());
@@ -550,7 +650,7 @@ absl::StatusOr<RunPtr> PackedTopIndex::WriteRun(uint64_t entries_expected, bool 
     RETURN_IF_ERROR(io_.Rename(temp, path));
     RETURN_IF_ERROR(io_.SyncDir(options_.dir));
     ASSIGN_OR_RETURN(std::unique_ptr<RandomFile> opened, io_.Open(path, Follow::kNever));
-    return TopRun::Open(std::move(opened), &info);
+    return TopRun::Open(std::move(opened), &info, resident_);
   };
   absl::StatusOr<RunPtr> run = make();
   if (!run.ok() || *run == nullptr) {
@@ -755,7 +855,7 @@ absl::Status PackedTopIndex::Merge(const std::vector<RunPtr>& inputs) {
   std::vector<TopRun::Cursor> cursors;
   KeyRange whole = inputs.front()->info().range;
   for (const RunPtr& run : inputs) {
-    live += static_cast<double>(run->info().entries) * (1 - dead_fractions_[run->info().number]);
+    live += static_cast<double>(run->slots()) * (1 - dead_fractions_[run->info().number]);
     cursors.emplace_back(*run);
     if (run->info().range != whole) whole = {};  // of all keys: they are being compacted
   }
@@ -780,30 +880,62 @@ absl::Status PackedTopIndex::Merge(const std::vector<RunPtr>& inputs) {
   return Install(merged, inputs, nullptr);
 }
 
+absl::Status PackedTopIndex::PauseMerge() {
+  if (stopping()) return Cancelled("the top-level index is closing");
+  WriteFrozen();  // so that a long merge does not hold up those who add
+  io_.Yield();
+  return absl::OkStatus();
+}
+
 absl::Status PackedTopIndex::FillMerged(std::vector<TopRun::Cursor>& cursors, TopRunWriter& writer) {
   const int bucket_shift = writer.layout().remainder_bits();
-  std::vector<RunEntry> bucket_entries;
+  std::vector<RunEntry> bucket_entries;  // of keys with entries: at most 64 for each key and run
+  RunEntry last = {0, 0};
+  const auto append = [&](const RunEntry& entry) -> absl::Status {
+    if (last.key == entry.key && last.ordinal == entry.ordinal) return absl::OkStatus();
+    last = entry;
+    return writer.Append(entry.key, entry.ordinal);
+  };
   for (uint64_t bucket = 0; bucket < writer.layout().buckets(); ++bucket) {
-    if (bucket % kMergePause == 0) {
-      if (stopping()) return Cancelled("the top-level index is closing");
-      WriteFrozen();  // so that a long merge does not hold up those who add
-      io_.Yield();
-    }
+    if (bucket % kMergePause == 0) RETURN_IF_ERROR(PauseMerge());
     const RunKey end = writer.range().begin() + ((bucket + 1) << bucket_shift);
     bucket_entries.clear();
+    bool lists = false;
     for (TopRun::Cursor& cursor : cursors) {
       for (; cursor.valid() && cursor.key() < end; cursor.Next()) {
+        lists = lists || cursor.in_list();
+        if (cursor.in_list()) break;
         if (!dead_.Contains(cursor.ordinal())) bucket_entries.push_back({cursor.key(), cursor.ordinal()});
       }
       RETURN_IF_ERROR(cursor.status());
     }
     if (Mutant(kMutantMergeLosesEntries) && !bucket_entries.empty()) bucket_entries.pop_back();
     SortSmall(bucket_entries.data(), bucket_entries.data() + bucket_entries.size());
-    const RunEntry* last = nullptr;
-    for (const RunEntry& entry : bucket_entries) {
-      if (last != nullptr && last->key == entry.key && last->ordinal == entry.ordinal) continue;
-      last = &entry;
-      RETURN_IF_ERROR(writer.Append(entry.key, entry.ordinal));
+    if (!lists) {
+      for (const RunEntry& entry : bucket_entries) RETURN_IF_ERROR(append(entry));
+      continue;
+    }
+    // Lists may be of any length: one ordinal at a time, the least of what all have next.
+    size_t next = 0;
+    for (uint64_t taken = 1;; ++taken) {
+      if (taken % kMergeListPause == 0) RETURN_IF_ERROR(PauseMerge());
+      TopRun::Cursor* from = nullptr;
+      RunEntry least = {end, 0};
+      if (next != bucket_entries.size()) least = bucket_entries[next];
+      for (TopRun::Cursor& cursor : cursors) {
+        if (!cursor.valid()) continue;
+        if (std::pair(cursor.key(), cursor.ordinal()) >= std::pair(least.key, least.ordinal)) continue;
+        least = {cursor.key(), cursor.ordinal()};
+        from = &cursor;
+      }
+      if (from == nullptr && next == bucket_entries.size()) break;
+      if (from == nullptr || !dead_.Contains(least.ordinal)) RETURN_IF_ERROR(append(least));
+      if (from == nullptr) {
+        ++next;
+      } else {
+        from->Next();
+        RETURN_IF_ERROR(from->status());
+      }
     }
   }
   return absl::OkStatus();
@@ -891,9 +1023,11 @@ TopIndexStats PackedTopIndex::Stats() const {
   for (const RunPtr& run : state->runs) {
     stats.entries += run->info().entries;
     stats.bytes += run->SizeBytes();
+    stats.lists += run->lists();
     stats.runs_damaged += run->damaged() ? 1 : 0;
   }
   stats.runs = state->runs.size();
+  stats.resident_bytes = resident_->taken();
   stats.dead = dead_entries_;
   stats.awaited = awaited_count_;
   stats.flushes = flushes_;
@@ -933,7 +1067,7 @@ absl::StatusOr<std::unique_ptr<TopIndex>> OpenTopIndex(const TopIndexOptions& op
   if (options.merge_fan_in < 2) return InvalidArgument("merge_fan_in {} is below 2", options.merge_fan_in);
   if (options.buffer_entries_max < 1 || options.buffer_entries_max > size_t{1} << 30)
     return InvalidArgument("buffer_entries_max {} is not within 1 and 2^30", options.buffer_entries_max);
-  if (options.run_entries_max < 1 || options.run_entries_max > kRunEntriesMax / 2)
+  if (options.run_entries_max < 1 || options.run_entries_max > kRunSlotsMax / 2)
     return InvalidArgument("run_entries_max {} is not within 1 and 2^31", options.run_entries_max);
   auto index = std::make_unique<PackedTopIndex>(options, kv, io);
   RETURN_IF_ERROR(index->Open());

@@ -3,7 +3,7 @@
 //
 // Keys are keyed 64-bit fingerprints of multihashes (a secret per store), values are shard ordinals. An answer is a set
 // of candidates: no shard that holds the multihash is missing (no false negatives, ever), and a few that do not hold it
-// may be present (entries / 2^59 a miss); callers confirm each in its shard index. Ordinals are never reused, not even
+// may be present (entries / 2^51 a miss); callers confirm each in its shard index. Ordinals are never reused, not even
 // after a crash (see OrdinalsEnd), so removing a shard is forgetting its ordinal: Find skips dead entries, merges drop
 // them.
 //
@@ -42,12 +42,19 @@ Fingerprint FingerprintOf(const SipKey& secret, const MultihashView& hash);
 
 struct TopIndexOptions {
   std::string dir = {};                 // runs live here, made if absent; empty: memory only
-  size_t buffer_entries_max = 4 << 20;  // 20 bytes each, twice while one is written; full = written as a run
+  size_t buffer_entries_max = 4 << 20;  // 20 bytes each, 72 while one table is written; full = written as a run
   int merge_fan_in = 8;                 // runs of one tier before they are merged; at least 2
   // Entries of one run, about. What a merge would make larger is split by ranges of keys, each merged with its like
   // only from then on: so a merge needs at most merge_fan_in times this in extra space (5 GB), however large the whole
   // index is.
   uint64_t run_entries_max = uint64_t{64} << 20;
+  // Runs of at most so many entries have a filter, 1.25 bytes an entry: a key that is not there then costs one cache line
+  // in each of them. 0: no filters. All runs have one by default, as entries of runs are 8 bytes from 3 million on.
+  uint64_t filter_entries_max = uint64_t{128} << 20;
+  // Bytes of directories (0.5 an entry) and filters kept in memory, replaced runs included until their last reader is
+  // gone. A run for which too little is left keeps 0.01 bytes an entry (not counted here) and reads 4.6 KB for each key:
+  // for an index larger than memory.
+  uint64_t resident_bytes_max = uint64_t{1} << 30;
 };
 
 struct TopIndexStats {
@@ -58,6 +65,8 @@ struct TopIndexStats {
   uint64_t runs_damaged = 0;  // of these; see DropDamaged
   uint64_t awaited = 0;       // ordinals that must be sealed before Find is complete
   uint64_t bytes = 0;         // of the runs
+  uint64_t lists = 0;         // in runs: of keys that more than 64 shards hold
+  uint64_t resident_bytes = 0;  // of resident_bytes_max
   uint64_t flushes = 0;       // tables written since open
   uint64_t merges = 0;        // since open
   uint64_t merge_failures = 0;  // since open: no space, say; tried again at the next write or drop
@@ -83,11 +92,19 @@ class TopIndex {
   virtual void DropAllExcept(const std::vector<bool>& live) = 0;
 
   // Any thread. For each key, `visit(index into keys, ordinal)` for every candidate, in no particular order, each
-  // ordinal once per key. Built for batches: pass many keys at once. `visit` runs with no lock held.
+  // ordinal once per key. Built for batches: pass many keys at once. `visit` runs with no lock held. At most
+  // `ordinals_max` for each key, whichever: who asks for strangers limits it, as memory grows with the candidates of 16
+  // keys, 8 bytes each; fewer than that are all there are.
   // On an error what was visited is right but may not be all: DataLoss names a damaged run; Unavailable while awaited
   // shards have not been added.
   virtual absl::Status Find(std::span<const Fingerprint> keys,
-                            absl::FunctionRef<void(size_t, Ordinal)> visit) const = 0;
+                            absl::FunctionRef<void(size_t, Ordinal)> visit,
+                            size_t ordinals_max = SIZE_MAX) const = 0;
+  // Any thread. A page of the candidates of one key, however many it has: the least `ordinals_max` above `after`,
+  // ascending; fewer: that was all. Begin after 0, go on after the last. Candidates that are there from the first page
+  // to the last are in one of them. Memory: 12 bytes for each of `ordinals_max`. Errors as Find.
+  virtual absl::Status FindPage(Fingerprint key, Ordinal after, size_t ordinals_max,
+                                std::vector<Ordinal>& page) const = 0;
 
   // Any thread. True if runs on disk hold all of this ordinal: asked at open, to know which shards must be added again.
   virtual bool Covers(Ordinal ordinal) const = 0;
@@ -114,7 +131,7 @@ class TopIndex {
 };
 
 // Opens what `kv` (table kTopIndex) and the folder say, dropping runs that are damaged or absent (the ordinals in their
-// range are then not covered) and deleting runs that are not listed. Each directory is read once: 0.5 bytes an entry.
+// range are then not covered) and deleting runs that are not listed. Each directory and filter is read once.
 // FailedPrecondition if a newer version wrote it. Errors of the disk that may pass are returned and change nothing.
 // `kv` and `io` must outlive the index.
 absl::StatusOr<std::unique_ptr<TopIndex>> OpenTopIndex(const TopIndexOptions& options, Kv& kv, Io& io);

@@ -4,13 +4,14 @@
 
 #include "base/crc32c.h"
 #include "base/mutant.h"
+#include "base/varint.h"
 
 namespace dagstore {
 namespace {
 
 // See docs/format.md#top-level-index.
 constexpr uint8_t kMagic[8] = {'d', 'a', 'g', 't', 'o', 'p', 'r', 'n'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kHeaderBytes = 4096;  // a page, so that the directory begins on one
 constexpr uint64_t kPage = 4096;
 constexpr size_t kTailBytes = 8;  // zeros after the entries: an entry is loaded as eight bytes
@@ -26,36 +27,53 @@ constexpr size_t kAtOrdinalMin = 32;
 constexpr size_t kAtOrdinalMax = 36;
 constexpr size_t kAtChecksumsCrc = 40;
 constexpr size_t kAtRange = 44;  // 0: all keys
+constexpr size_t kAtSlots = 48;
+constexpr size_t kAtLists = 52;
+constexpr size_t kAtFilterLines = 56;
 constexpr size_t kAtHeaderCrc = 60;
+
+// Of a list, after the slot that begins it.
+constexpr size_t kListHeadBytes = 16;
+constexpr size_t kAtListSlots = 0;
+constexpr size_t kAtListFirst = 4;
+constexpr size_t kAtListLast = 8;
+constexpr size_t kAtListCount = 12;
 
 uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 uint64_t Chunks(uint64_t bytes) { return (bytes + kRunChunkBytes - 1) / kRunChunkBytes; }
 
 }  // namespace
 
-RunLayout RunLayout::For(uint64_t entries_expected, bool single_ordinal, KeyRange range) {
+RunLayout RunLayout::For(uint64_t slots_expected, bool single_ordinal, KeyRange range, bool filter) {
   RunLayout layout;
   layout.range_bits = range.bits;
   // The power of two nearest to an eighth: 5.7 to 11.3 entries a bucket (181 / 1024 = sqrt(2) / 8).
-  const uint64_t buckets = entries_expected * 181 / 1024;
+  const uint64_t buckets = slots_expected * 181 / 1024;
   layout.bucket_bits = buckets == 0 ? 0 : static_cast<int>(std::bit_width(buckets)) - 1;
   layout.remainder_bytes = (layout.remainder_bits() + 7) / 8;
   layout.ordinal_bytes = single_ordinal ? 0 : 4;
+  if (filter) layout.filter_lines = static_cast<uint32_t>(slots_expected * kFilterKeyBits / (8 * kFilterLineBytes) + 1);
   return layout;
 }
 
-uint64_t RunLayout::entries_offset() const { return RoundUp(kHeaderBytes + 4 * (buckets() + 1), kPage); }
+uint64_t RunLayout::filter_offset() const { return RoundUp(kHeaderBytes + 4 * (buckets() + 1), kPage); }
 
-uint64_t RunLayout::checksums_offset(uint64_t entries) const {
-  return RoundUp(entries_offset() + entries * entry_bytes() + kTailBytes, 8);
+uint64_t RunLayout::entries_offset() const {
+  return RoundUp(filter_offset() + uint64_t{filter_lines} * kFilterLineBytes, kPage);
 }
 
-uint64_t RunLayout::file_size(uint64_t entries) const {
-  const uint64_t checksums = checksums_offset(entries);
-  return checksums + 4 * (Chunks(entries_offset() - kHeaderBytes) + Chunks(checksums - entries_offset()));
+uint64_t RunLayout::checksums_offset(uint64_t slots) const {
+  return RoundUp(entries_offset() + slots * entry_bytes() + kTailBytes, 8);
 }
 
-absl::StatusOr<std::shared_ptr<const TopRun>> TopRun::Open(std::unique_ptr<RandomFile> file, const RunInfo* expected) {
+uint64_t RunLayout::file_size(uint64_t slots) const {
+  const uint64_t checksums = checksums_offset(slots);
+  return checksums + 4 * (Chunks(filter_offset() - kHeaderBytes) + Chunks(entries_offset() - filter_offset()) +
+                          Chunks(checksums - entries_offset()));
+}
+
+absl::StatusOr<std::shared_ptr<const TopRun>> TopRun::Open(std::unique_ptr<RandomFile> file, const RunInfo* expected,
+                                                           std::shared_ptr<ResidentBudget> budget) {
   std::shared_ptr<TopRun> run(new TopRun());
   if (file->Size() < kHeaderBytes) return DataLoss("top-level run of {} bytes has no header", file->Size());
   ASSIGN_OR_RETURN(run->bytes_, file->Map());
@@ -67,6 +85,8 @@ absl::StatusOr<std::shared_ptr<const TopRun>> TopRun::Open(std::unique_ptr<Rando
   }
   run->file_ = std::move(file);
   RETURN_IF_ERROR(run->Load(expected));
+  run->budget_ = std::move(budget);
+  if (run->budget_ != nullptr && run->memory_.empty()) run->KeepResident();
   return run;
 }
 
@@ -85,6 +105,9 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   info_.header_crc = Load32(header + kAtHeaderCrc);
   if (Crc32c(bytes_.first(kAtHeaderCrc)) != info_.header_crc)
     return DataLoss("the checksum of a top-level run's header differs");
+  // Derived data: what an older build wrote is made again.
+  if (Load32(header + kAtVersion) < kVersion)
+    return DataLoss("top-level run of version {}: {} is written now", Load32(header + kAtVersion), kVersion);
   if (Load32(header + kAtVersion) != kVersion || header[kAtKeyBits] != kRunKeyBits)
     return FailedPrecondition("top-level run of version {}: this build reads {}", Load32(header + kAtVersion),
                               kVersion);
@@ -100,25 +123,35 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   layout_.remainder_bytes = header[kAtRemainderBytes];
   layout_.ordinal_bytes = header[kAtOrdinalBytes];
   layout_.range_bits = info_.range.bits;
+  layout_.filter_lines = Load32(header + kAtFilterLines);
+  slots_ = Load32(header + kAtSlots);
+  lists_ = Load32(header + kAtLists);
   if (layout_.bucket_bits > 32 || layout_.remainder_bytes != (layout_.remainder_bits() + 7) / 8 ||
-      (layout_.ordinal_bytes != 0 && layout_.ordinal_bytes != 4) || info_.entries > kRunEntriesMax ||
-      layout_.file_size(info_.entries) != bytes_.size())
+      (layout_.ordinal_bytes != 0 && layout_.ordinal_bytes != 4) || slots_ > kRunSlotsMax ||
+      layout_.file_size(slots_) != bytes_.size())
     return DataLoss("top-level run {} of {} bytes does not fit its header", info_.number, bytes_.size());
 
+  const uint64_t filter_at = layout_.filter_offset();
   const uint64_t entries_at = layout_.entries_offset();
-  const uint64_t checksums_at = layout_.checksums_offset(info_.entries);
-  directory_region_ = bytes_.subspan(kHeaderBytes, entries_at - kHeaderBytes);
+  const uint64_t checksums_at = layout_.checksums_offset(slots_);
+  directory_region_ = bytes_.subspan(kHeaderBytes, filter_at - kHeaderBytes);
+  filter_region_ = bytes_.subspan(filter_at, entries_at - filter_at);
   entries_region_ = bytes_.subspan(entries_at, checksums_at - entries_at);
   const Span checksums = bytes_.subspan(checksums_at);
   if (Crc32c(checksums) != Load32(header + kAtChecksumsCrc))
     return DataLoss("the checksum table of top-level run {} is damaged", info_.number);
-  for (size_t chunk = 0; chunk < Chunks(directory_region_.size()); ++chunk) {
-    if (!ChunkMatches(directory_region_, chunk, checksums.data()))
-      return DataLoss("the directory of top-level run {} is damaged", info_.number);
+  const uint8_t* expected_crc = checksums.data();
+  for (const Span region : {directory_region_, filter_region_}) {
+    for (size_t chunk = 0; chunk < Chunks(region.size()); ++chunk) {
+      if (!ChunkMatches(region, chunk, expected_crc))
+        return DataLoss("the directory of top-level run {} is damaged", info_.number);
+    }
+    expected_crc += 4 * Chunks(region.size());
   }
   directory_ = directory_region_.data();
+  filter_ = filter_region_.empty() ? nullptr : filter_region_.data();
   entries_ = entries_region_.data();
-  entry_checksums_ = checksums.data() + 4 * Chunks(directory_region_.size());
+  entry_checksums_ = expected_crc;
   // Checked here so that no lookup can leave the file.
   uint32_t position = 0;
   for (uint64_t bucket = 0; bucket <= layout_.buckets(); ++bucket) {
@@ -127,7 +160,7 @@ absl::Status TopRun::Load(const RunInfo* expected) {
       return DataLoss("the directory of top-level run {} is not ascending", info_.number);
     position = next;
   }
-  if (position != info_.entries) return DataLoss("the directory of top-level run {} is not complete", info_.number);
+  if (position != slots_) return DataLoss("the directory of top-level run {} is not complete", info_.number);
 
   entry_bytes_ = layout_.entry_bytes();
   remainder_bytes_ = layout_.remainder_bytes;
@@ -135,9 +168,44 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   remainder_mask_ = remainder_bytes_ == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * remainder_bytes_)) - 1;
   key_mask_ = (uint64_t{1} << remainder_bits_) - 1;
   range_mask_ = (uint64_t{1} << (kRunKeyBits - info_.range.bits)) - 1;
+  range_shift_ = 64 - kRunKeyBits + info_.range.bits;
   single_ordinal_ = layout_.ordinal_bytes == 0;
+  plain_ = lists_ == 0;
   checked_.reset(new std::atomic<uint64_t>[Chunks(entries_region_.size()) / 64 + 1]());
   return absl::OkStatus();
+}
+
+TopRun::~TopRun() {
+  if (budget_ != nullptr) budget_->Return(budget_taken_);
+}
+
+void TopRun::KeepResident() {
+  const auto take = [&](uint64_t bytes) {
+    if (!budget_->Take(bytes)) return false;
+    budget_taken_ += bytes;
+    return true;
+  };
+  if (take(directory_region_.size())) {
+    resident_directory_ = ResidentBytes(directory_region_);
+    directory_ = resident_directory_.data();
+    if (filter_ != nullptr && take(filter_region_.size())) {
+      resident_filter_ = ResidentBytes(filter_region_);
+      filter_ = resident_filter_.data();
+    } else {
+      filter_ = nullptr;  // on disk it would cost as much as the entries
+    }
+    return;
+  }
+  filter_ = nullptr;
+  // 64th of it: needed, so not out of the budget.
+  group_bits_ = kGroupBits;
+  plain_ = false;
+  Bytes groups;
+  for (uint64_t bucket = 0; bucket < layout_.buckets(); bucket += uint64_t{1} << kGroupBits)
+    Append32(groups, Load32(directory_region_.data() + 4 * bucket));
+  Append32(groups, static_cast<uint32_t>(slots_));
+  resident_directory_ = ResidentBytes(groups);
+  directory_ = resident_directory_.data();
 }
 
 bool TopRun::ChunkMatches(Span region, size_t chunk, const uint8_t* checksums) const {
@@ -149,9 +217,23 @@ bool TopRun::ChunkMatches(Span region, size_t chunk, const uint8_t* checksums) c
 bool TopRun::Verify(Range range) const {
   const size_t first = static_cast<size_t>(range.begin - entries_) / kRunChunkBytes;
   const size_t last = static_cast<size_t>(range.end - 1 - entries_) / kRunChunkBytes;
+  Bytes read;
   for (size_t chunk = first; chunk <= last; ++chunk) {
     if (IsChecked(chunk)) continue;
-    if (!ChunkMatches(entries_region_, chunk, entry_checksums_) && !Mutant(kMutantRunUnchecked)) {
+    // Read, not touched: one request to a cold disk, where the pages of a mapping would be one each. Then they are
+    // cached, and the mapping has them.
+    Span bytes = entries_region_.subspan(chunk * kRunChunkBytes);
+    bytes = bytes.first(std::min(kRunChunkBytes, bytes.size()));
+    if (file_ != nullptr && memory_.empty()) {
+      read.resize(bytes.size());
+      const auto offset = static_cast<uint64_t>(bytes.data() - bytes_.data());
+      if (!file_->Read(offset, read.size(), read.data()).ok()) {
+        damaged_.store(true);
+        return false;
+      }
+      bytes = read;
+    }
+    if (Crc32c(bytes) != Load32(entry_checksums_ + 4 * chunk) && !Mutant(kMutantRunUnchecked)) {
       damaged_.store(true);
       return false;
     }
@@ -160,81 +242,258 @@ bool TopRun::Verify(Range range) const {
   return true;
 }
 
-const uint8_t* TopRun::LowerBound(uint64_t wanted, Range range) const {
-  size_t low = 0, high = static_cast<size_t>(range.end - range.begin) / entry_bytes_;
-  while (low < high) {
-    const size_t middle = (low + high) / 2;
-    if ((Load64(range.begin + middle * entry_bytes_) & remainder_mask_) < wanted) {
-      low = middle + 1;
-    } else {
-      high = middle;
+bool TopRun::ReadList(const uint8_t* at, const uint8_t* limit, List& list) const {
+  const uint8_t* const head = at + entry_bytes_;
+  if (limit - at < static_cast<ptrdiff_t>(entry_bytes_ + kListHeadBytes)) return false;
+  const uint64_t bytes = uint64_t{Load32(head + kAtListSlots)} * entry_bytes_;
+  const uint32_t count = Load32(head + kAtListCount);
+  list.first = Load32(head + kAtListFirst);
+  list.last = Load32(head + kAtListLast);
+  if (bytes < kListHeadBytes || bytes > static_cast<uint64_t>(limit - head) || count == 0 || list.first == 0 ||
+      list.last < list.first)
+    return false;
+  list.left = count - 1;
+  list.slots = 1 + Load32(head + kAtListSlots);
+  list.at = head + kListHeadBytes;
+  list.end = head + bytes;
+  return true;
+}
+
+namespace {
+
+// The ordinal after `ordinal`. False if the list ends, or is none.
+bool NextOrdinal(TopRun::List& list, Ordinal& ordinal) {
+  Varint step;
+  if (DecodeVarint(Span(list.at, static_cast<size_t>(list.end - list.at)), step) != VarintError::kNone) return false;
+  if (step.value == 0 || step.value > list.last - ordinal) return false;
+  list.at += step.size;
+  ordinal += static_cast<Ordinal>(step.value);
+  --list.left;
+  return true;
+}
+
+}  // namespace
+
+bool TopRun::Walk(RunKey key, Range range, Ordinal after, absl::FunctionRef<uint64_t(Ordinal)> visit) const {
+  if (range.begin == range.end) return true;
+  if (!Verified(range) && !Verify(range)) return false;
+  const auto size = static_cast<size_t>(range.end - range.begin);
+  if (group_bits_ == 0 || size > kGroupReadMax || file_ == nullptr) return WalkSlots(key, range, after, visit);
+  // One read, where the pages of a mapping would be one each.
+  std::array<uint8_t, kGroupReadMax + kTailBytes> read;
+  if (!file_->Read(static_cast<uint64_t>(range.begin - bytes_.data()), size, read.data()).ok()) {
+    damaged_.store(true);
+    return false;
+  }
+  std::memset(read.data() + size, 0, kTailBytes);
+  return WalkSlots(key, {read.data(), read.data() + size}, after, visit);
+}
+
+bool TopRun::WalkSlots(RunKey key, Range range, Ordinal after, absl::FunctionRef<uint64_t(Ordinal)> visit) const {
+  // Slots of several buckets are in order within each only.
+  const uint64_t wanted = key & remainder_mask_;
+  uint64_t wanted_end = kAllOrdinals;
+  for (const uint8_t* at = range.begin; at != range.end;) {
+    const uint64_t remainder = Load64(at) & remainder_mask_;
+    if (remainder > wanted && group_bits_ == 0) break;
+    const Ordinal ordinal = OrdinalAt(at);
+    if (ordinal != 0) {
+      if (remainder == wanted && ordinal > after && ordinal < wanted_end) wanted_end = visit(ordinal);
+      at += entry_bytes_;
+      continue;
+    }
+    List list;
+    if (!ReadList(at, range.end, list)) {
+      damaged_.store(true);
+      return false;
+    }
+    at += list.slots * entry_bytes_;
+    if (remainder != wanted || list.last <= after || list.first >= wanted_end) continue;
+    for (Ordinal listed = list.first; listed < wanted_end;) {
+      if (listed > after) wanted_end = visit(listed);
+      if (list.left == 0) break;
+      if (!NextOrdinal(list, listed)) {
+        damaged_.store(true);
+        return false;
+      }
     }
   }
-  return range.begin + low * entry_bytes_;
+  return true;
+}
+
+void TopRun::Cursor::Fail() {
+  run_.damaged_.store(true);
+  valid_ = false;
+  list_ = {};
+  status_ = run_.DamagedStatus();
+}
+
+bool TopRun::Cursor::Verified(const uint8_t* end) {
+  if (end <= verified_until_) return true;
+  const uint8_t* const begin = run_.entries_ + index_ * run_.entry_bytes_;
+  if (!run_.Verify({begin, end})) {
+    Fail();
+    return false;
+  }
+  const size_t last = static_cast<size_t>(end - 1 - run_.entries_) / kRunChunkBytes;
+  verified_until_ = run_.entries_ + (last + 1) * kRunChunkBytes;
+  return true;
 }
 
 void TopRun::Cursor::Load() {
   valid_ = false;
-  if (index_ == run_.info_.entries) return;
-  while (Load32(run_.directory_ + 4 * (bucket_ + 1)) <= index_) {
+  list_ = {};
+  if (index_ >= run_.slots_) return;
+  const uint8_t* const directory = run_.directory_region_.data();
+  while (Load32(directory + 4 * (bucket_ + 1)) <= index_) {
     if (++bucket_ < run_.layout_.buckets()) continue;
-    run_.damaged_.store(true);  // changed since it was checked: a failing disk or memory
-    status_ = run_.DamagedStatus();
+    Fail();  // changed since it was checked: a failing disk or memory
     return;
   }
   const uint8_t* const at = run_.entries_ + index_ * run_.entry_bytes_;
-  if (at + run_.entry_bytes_ > verified_until_) {
-    if (!run_.Verify({at, at + run_.entry_bytes_})) {
-      status_ = run_.DamagedStatus();
+  if (!Verified(at + run_.entry_bytes_)) return;
+  key_ = run_.info_.range.begin() | bucket_ << run_.remainder_bits_ | (Load64(at) & run_.key_mask_);
+  ordinal_ = run_.OrdinalAt(at);
+  if (ordinal_ == 0) {
+    const uint64_t bucket_end = std::min<uint64_t>(Load32(directory + 4 * (bucket_ + 1)), run_.slots_);
+    const uint8_t* const limit = run_.entries_ + bucket_end * run_.entry_bytes_;
+    const uint8_t* const head_end = std::min(limit, at + run_.entry_bytes_ + kListHeadBytes);
+    if (!Verified(head_end)) return;
+    if (!run_.ReadList(at, limit, list_)) {
+      Fail();
       return;
     }
-    const size_t last = static_cast<size_t>(at + run_.entry_bytes_ - 1 - run_.entries_) / kRunChunkBytes;
-    verified_until_ = run_.entries_ + (last + 1) * kRunChunkBytes;
+    if (!Verified(list_.end)) return;
+    ordinal_ = list_.first;
   }
-  key_ = run_.info_.range.begin() | bucket_ << run_.remainder_bits_ | (Load64(at) & run_.remainder_mask_);
-  ordinal_ = run_.OrdinalAt(at);
   valid_ = true;
+}
+
+void TopRun::Cursor::NextOfList() {
+  if (!NextOrdinal(list_, ordinal_)) Fail();
 }
 
 double TopRun::DeadFraction(const OrdinalSet& dead) const {
   if (single_ordinal_) return dead.Contains(info_.ordinal_min) ? 1 : 0;
-  // Keys are hashes, so neighbours are independent: 64 places of 32 entries cost as many page faults when cold.
+  // Keys are hashes, so neighbours are independent: 64 places of 32 pairs cost as many reads when cold.
   constexpr uint64_t kPlaces = 64, kPerPlace = 32;
-  const uint64_t entries = info_.entries;
-  const bool all = entries <= kPlaces * kPerPlace;
+  const bool all = info_.entries <= kPlaces * kPerPlace;
   uint64_t seen = 0, found = 0;
   for (uint64_t place = 0; place < (all ? 1 : kPlaces); ++place) {
-    const uint64_t begin = entries / kPlaces * place;
-    const uint64_t end = all ? entries : begin + kPerPlace;
-    for (uint64_t index = begin; index < end; ++index, ++seen) {
-      if (dead.Contains(OrdinalAt(entries_ + index * entry_bytes_))) ++found;
+    uint64_t left = all ? info_.entries : kPerPlace;
+    for (Cursor cursor(*this, layout_.buckets() / kPlaces * place); cursor.valid() && left > 0; cursor.Next(), --left) {
+      ++seen;
+      if (dead.Contains(cursor.ordinal())) ++found;
     }
   }
   return seen == 0 ? 1 : static_cast<double>(found) / static_cast<double>(seen);
 }
 
 absl::Status TopRun::CheckAll() const {
-  for (size_t chunk = 0; chunk < Chunks(directory_region_.size()); ++chunk) {
-    if (!ChunkMatches(directory_region_, chunk, entry_checksums_ - 4 * Chunks(directory_region_.size())))
-      damaged_.store(true);
-  }
-  for (size_t chunk = 0; chunk < Chunks(entries_region_.size()); ++chunk) {
-    if (!ChunkMatches(entries_region_, chunk, entry_checksums_)) damaged_.store(true);
+  const uint8_t* expected =
+      entry_checksums_ - 4 * (Chunks(directory_region_.size()) + Chunks(filter_region_.size()));
+  for (const Span region : {directory_region_, filter_region_, entries_region_}) {
+    for (size_t chunk = 0; chunk < Chunks(region.size()); ++chunk) {
+      if (!ChunkMatches(region, chunk, expected)) damaged_.store(true);
+    }
+    expected += 4 * Chunks(region.size());
   }
   return damaged() ? DamagedStatus() : absl::OkStatus();
 }
 
 absl::Status TopRun::DamagedStatus() const { return DataLoss("top-level run {} is damaged", info_.number); }
 
-TopRunWriter::TopRunWriter(WritableFile& file, uint64_t number, uint64_t entries_expected, bool single_ordinal,
-                           KeyRange range)
+TopRunWriter::TopRunWriter(WritableFile& file, uint64_t number, uint64_t slots_expected, bool single_ordinal,
+                           KeyRange range, bool filter)
     : file_(file),
       number_(number),
       range_(range),
-      layout_(RunLayout::For(entries_expected, single_ordinal, range)),
+      layout_(RunLayout::For(slots_expected, single_ordinal, range, filter)),
       directory_section_(file, kHeaderBytes),
+      filter_section_(file, layout_.filter_offset()),
       entry_section_(file, layout_.entries_offset()) {
-  DAGSTORE_CHECK(entries_expected <= kRunEntriesMax);
+  DAGSTORE_CHECK(slots_expected <= kRunSlotsMax);
+}
+
+absl::Status TopRunWriter::EndFilterLine() {
+  std::memcpy(filter_section_.Reserve(), filter_words_.data(), kFilterLineBytes);
+  filter_words_ = {};
+  ++filter_line_;
+  return filter_section_.Advance(kFilterLineBytes);
+}
+
+absl::Status TopRunWriter::BeginKey() {
+  const uint64_t offset = key_ - range_.begin();
+  const uint64_t bucket = offset >> layout_.remainder_bits();
+  while (next_bucket_ <= bucket) RETURN_IF_ERROR(EndBucket());
+  if (layout_.filter_lines == 0) return absl::OkStatus();
+  const uint64_t line = ((offset << (64 - kRunKeyBits + range_.bits) >> 32) * layout_.filter_lines) >> 32;
+  while (filter_line_ < line) RETURN_IF_ERROR(EndFilterLine());
+  for (size_t word = 0; word < filter_words_.size(); ++word) filter_words_[word] |= uint64_t{1} << FilterBit(key_, word);
+  return absl::OkStatus();
+}
+
+absl::Status TopRunWriter::EndKey() {
+  if (listing_) {
+    RETURN_IF_ERROR(EndList());
+    listing_ = false;
+  } else {
+    RETURN_IF_ERROR(BeginKey());
+    for (size_t i = 0; i < pending_; ++i) {
+      DAGSTORE_CHECK(slots_ < kRunSlotsMax);
+      uint8_t* const out = entry_section_.Reserve();
+      Store64(out, key_);
+      if (layout_.ordinal_bytes != 0) Store32(out + layout_.remainder_bytes, ordinals_[i]);
+      ++slots_;
+      RETURN_IF_ERROR(entry_section_.Advance(layout_.entry_bytes()));
+    }
+  }
+  pending_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status TopRunWriter::AppendToList(Ordinal ordinal) {
+  const auto add = [&](Ordinal next) -> absl::Status {
+    if (list_count_ == kListOrdinalsMax) RETURN_IF_ERROR(EndList());
+    if (list_count_ == 0) {
+      list_first_ = next;
+    } else {
+      AppendVarint(list_, next - list_last_);
+    }
+    list_last_ = next;
+    ++list_count_;
+    return absl::OkStatus();
+  };
+  if (!listing_) {
+    DAGSTORE_CHECK(layout_.ordinal_bytes != 0);
+    RETURN_IF_ERROR(BeginKey());
+    listing_ = true;
+    for (size_t i = 0; i < pending_; ++i) RETURN_IF_ERROR(add(ordinals_[i]));
+  }
+  return add(ordinal);
+}
+
+absl::Status TopRunWriter::EndList() {
+  const uint64_t slot = layout_.entry_bytes();
+  const uint64_t slots = (kListHeadBytes + list_.size() + slot - 1) / slot;
+  DAGSTORE_CHECK(slots_ + 1 + slots <= kRunSlotsMax);
+  uint8_t begin[16] = {};
+  Store64(begin, key_);
+  Store32(begin + layout_.remainder_bytes, 0);
+  uint8_t head[kListHeadBytes];
+  Store32(head + kAtListSlots, static_cast<uint32_t>(slots));
+  Store32(head + kAtListFirst, list_first_);
+  Store32(head + kAtListLast, list_last_);
+  Store32(head + kAtListCount, list_count_);
+  list_.resize(slots * slot - kListHeadBytes);
+  RETURN_IF_ERROR(entry_section_.Append(Span(begin, slot)));
+  RETURN_IF_ERROR(entry_section_.Append(head));
+  RETURN_IF_ERROR(entry_section_.Append(list_));
+  slots_ += 1 + slots;
+  ++lists_;
+  list_.clear();
+  list_count_ = 0;
+  return absl::OkStatus();
 }
 
 absl::Status TopRunWriter::Section::Drain(size_t bytes) {
@@ -249,6 +508,16 @@ absl::Status TopRunWriter::Section::Drain(size_t bytes) {
   return absl::OkStatus();
 }
 
+absl::Status TopRunWriter::Section::Append(Span bytes) {
+  while (!bytes.empty()) {
+    const Span part = bytes.first(std::min(kSlackBytes, bytes.size()));
+    std::memcpy(Reserve(), part.data(), part.size());
+    RETURN_IF_ERROR(Advance(part.size()));
+    bytes = bytes.subspan(part.size());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TopRunWriter::Section::Pad(uint64_t end_offset) {
   while (offset_ + fill_ < end_offset) {
     const size_t size = std::min<uint64_t>(kSlackBytes, end_offset - offset_ - fill_);
@@ -259,13 +528,16 @@ absl::Status TopRunWriter::Section::Pad(uint64_t end_offset) {
 }
 
 absl::StatusOr<RunInfo> TopRunWriter::Finish() {
+  if (pending_ != 0) RETURN_IF_ERROR(EndKey());
   while (next_bucket_ <= layout_.buckets()) RETURN_IF_ERROR(EndBucket());
-  RETURN_IF_ERROR(directory_section_.Pad(layout_.entries_offset()));
-  const uint64_t checksums_at = layout_.checksums_offset(entries_);
+  RETURN_IF_ERROR(directory_section_.Pad(layout_.filter_offset()));
+  while (filter_line_ < layout_.filter_lines) RETURN_IF_ERROR(EndFilterLine());
+  RETURN_IF_ERROR(filter_section_.Pad(layout_.entries_offset()));
+  const uint64_t checksums_at = layout_.checksums_offset(slots_);
   RETURN_IF_ERROR(entry_section_.Pad(checksums_at));
   Bytes checksums;
-  for (const uint32_t crc : directory_section_.checksums()) Append32(checksums, crc);
-  for (const uint32_t crc : entry_section_.checksums()) Append32(checksums, crc);
+  for (const Section* section : {&directory_section_, &filter_section_, &entry_section_})
+    for (const uint32_t crc : section->checksums()) Append32(checksums, crc);
   RETURN_IF_ERROR(file_.WriteAt(checksums_at, checksums));
 
   RunInfo info{number_, entries_, entries_ == 0 ? 0 : ordinal_min_, ordinal_max_, 0, range_};
@@ -282,6 +554,9 @@ absl::StatusOr<RunInfo> TopRunWriter::Finish() {
   Store32(&header[kAtOrdinalMax], info.ordinal_max);
   Store32(&header[kAtChecksumsCrc], Crc32c(checksums));
   Store32(&header[kAtRange], range_.Packed());
+  Store32(&header[kAtSlots], static_cast<uint32_t>(slots_));
+  Store32(&header[kAtLists], static_cast<uint32_t>(lists_));
+  Store32(&header[kAtFilterLines], layout_.filter_lines);
   info.header_crc = Crc32c(Span(header).first(kAtHeaderCrc));
   Store32(&header[kAtHeaderCrc], info.header_crc);
   RETURN_IF_ERROR(file_.WriteAt(0, header));

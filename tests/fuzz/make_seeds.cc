@@ -90,6 +90,15 @@ void WriteRuns(const std::filesystem::path& folder) {
     DAGSTORE_CHECK_OK(writer.Finish().status());
     Write(folder, "top_run", single ? "one-ordinal.run" : "two-ordinals.run", file.bytes);
   }
+  MemoryFile file;
+  TopRunWriter writer(file, 8, 100, false, {}, /*filter=*/true);
+  for (uint64_t key = 0; key < 8; ++key) {
+    const Ordinal ordinals = key % 3 == 0 ? 100 : 2;  // more than 64 are a list
+    for (Ordinal i = 1; i <= ordinals; ++i)
+      DAGSTORE_CHECK_OK(writer.Append(key << (kRunKeyBits - 3), i * (i % 7 == 0 ? 300 : 150)));
+  }
+  DAGSTORE_CHECK_OK(writer.Finish().status());
+  Write(folder, "top_run", "lists-and-filter.run", file.bytes);
 }
 
 void WriteRecords(const std::filesystem::path& folder) {
