@@ -26,6 +26,7 @@ constexpr char kMetaShards[] = "shards";            // at the last close; a hint
 // Acquires are too short to look at the clock twice for each.
 constexpr Ticket kAcquiresPerMeasure = 64;
 constexpr absl::Duration kTraceFlush = absl::Seconds(3);  // of Close
+constexpr size_t kHoldersPageMax = 4096;  // shards looked into for one page
 constexpr uint32_t kShardsExpectedMax = 16'000'000;  // beyond it room is made as they come: 5 bytes each
 
 // Of requests that the store makes itself.
@@ -801,7 +802,7 @@ absl::StatusOr<ShardPage> DagStore::ListShards(const ListShardsOptions& options)
   return page;
 }
 
-absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> hashes,
+absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> hashes, size_t candidates_max,
                                               absl::FunctionRef<void(size_t, Ordinal, const ShardKey&)> visit) const {
   std::vector<Fingerprint> fingerprints;
   fingerprints.reserve(hashes.size());
@@ -809,7 +810,8 @@ absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> has
   std::vector<std::pair<size_t, Ordinal>> found;
   const auto find = [&] {
     found.clear();
-    return top->Find(fingerprints, [&](size_t index, Ordinal ordinal) { found.emplace_back(index, ordinal); });
+    const auto add = [&](size_t index, Ordinal ordinal) { found.emplace_back(index, ordinal); };
+    return top->Find(fingerprints, add, candidates_max);
   };
   absl::Status status = find();
   if (status.code() == absl::StatusCode::kDataLoss) {
@@ -817,10 +819,49 @@ absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> has
     status = find();
   }
   RETURN_IF_ERROR(status);
-  for (const auto& [index, ordinal] : found) {
-    if (const std::optional<ShardKey> key = directory->KeyOf(ordinal)) visit(index, ordinal, *key);
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::pair<Ordinal, ShardKey>> live;  // of one hash
+  for (size_t begin = 0, end = 0; begin < found.size(); begin = end) {
+    const size_t index = found[begin].first;
+    live.clear();
+    for (; end < found.size() && found[end].first == index; ++end) {
+      if (auto key = directory->KeyOf(found[end].second)) live.emplace_back(found[end].second, *std::move(key));
+    }
+    // Some are gone already, and there may be more: all of them then, page by page.
+    if (live.size() < candidates_max && end - begin >= candidates_max) {
+      live.clear();
+      std::vector<Ordinal> page;
+      Ordinal after = 0;
+      do {
+        RETURN_IF_ERROR(FindCandidatePage(hashes[index], after, candidates_max, page));
+        for (const Ordinal ordinal : page) {
+          if (live.size() == candidates_max) break;
+          if (auto key = directory->KeyOf(ordinal)) live.emplace_back(ordinal, *std::move(key));
+        }
+        if (!page.empty()) after = page.back();
+      } while (page.size() == candidates_max && live.size() < candidates_max);
+    }
+    for (const auto& [ordinal, key] : live) visit(index, ordinal, key);
   }
   return absl::OkStatus();
+}
+
+absl::Status DagStore::Lookup::FindCandidatePage(const MultihashView& hash, Ordinal after, size_t ordinals_max,
+                                                 std::vector<Ordinal>& page) const {
+  const Fingerprint fingerprint = FingerprintOf(fingerprint_secret, hash);
+  const absl::Status status = top->FindPage(fingerprint, after, ordinals_max, page);
+  if (status.code() != absl::StatusCode::kDataLoss) return status;
+  RETURN_IF_ERROR(heal());
+  return top->FindPage(fingerprint, after, ordinals_max, page);
+}
+
+absl::StatusOr<bool> DagStore::Lookup::Holds(const ShardKey& key, Ordinal ordinal, const MultihashView& hash) const {
+  const absl::StatusOr<ShardRecord> record = ReadRecord(key);
+  if (record.status().code() == absl::StatusCode::kNotFound) return false;  // destroyed meanwhile
+  RETURN_IF_ERROR(record.status());
+  if (record->ordinal != ordinal) return false;  // indexed again meanwhile
+  ASSIGN_OR_RETURN(const auto index, OpenIndex(*record));
+  return index->Contains(hash);
 }
 
 absl::StatusOr<ShardRecord> DagStore::Lookup::ReadRecord(const ShardKey& key) const {
@@ -836,28 +877,70 @@ absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::Lookup::OpenIndex(co
   return indexes->Open(record.ordinal, record.index_bytes, record.index_checksum);
 }
 
+absl::StatusOr<ShardHoldersPage> DagStore::HoldersPage(const MultihashView& hash, const Cid* root,
+                                                       const FindShardsOptions& options) const {
+  if (options.shards_max == 0) return InvalidArgument("a page of no shards");
+  RETURN_IF_ERROR(AwaitLookups(options.deadline));
+  const Lookup& lookup = core_->lookup;
+  const size_t most = std::min(options.shards_max, kHoldersPageMax);
+  std::vector<Ordinal> blocks;
+  RETURN_IF_ERROR(lookup.FindCandidatePage(hash, options.after, most, blocks));
+  RootsPage roots;
+  if (root != nullptr) {
+    ASSIGN_OR_RETURN(roots, dagstore::ShardsWithRoot(*lookup.kv, *root, options.after, most));
+  }
+  // What lies beyond the end of a full page is not known yet.
+  Ordinal end = UINT32_MAX;
+  if (blocks.size() == most) end = blocks.back();
+  if (roots.next_after != 0) end = std::min(end, roots.next_after);
+  std::vector<Ordinal> all;
+  std::set_union(blocks.begin(), blocks.end(), roots.ordinals.begin(), roots.ordinals.end(), std::back_inserter(all));
+  ShardHoldersPage page;
+  size_t taken = 0;
+  for (const Ordinal ordinal : all) {
+    if (ordinal > end || taken == most) break;
+    ++taken;
+    page.next_after = ordinal;
+    RETURN_IF_ERROR(core_->CheckDeadline(options));
+    const std::optional<ShardKey> key = core_->directory.KeyOf(ordinal);
+    if (!key.has_value()) continue;
+    ShardHolder holder{*key};
+    holder.root = std::binary_search(roots.ordinals.begin(), roots.ordinals.end(), ordinal);
+    if (std::binary_search(blocks.begin(), blocks.end(), ordinal)) {
+      ASSIGN_OR_RETURN(holder.block, lookup.Holds(*key, ordinal, hash));
+    }
+    if (holder.block || holder.root) page.shards.push_back(std::move(holder));
+  }
+  if (taken == all.size() && end == UINT32_MAX) page.next_after = 0;
+  std::sort(page.shards.begin(), page.shards.end(),
+            [](const ShardHolder& a, const ShardHolder& b) { return a.key < b.key; });
+  return page;
+}
+
+absl::StatusOr<ShardHoldersPage> DagStore::ShardsContainingMultihashPage(const MultihashView& hash,
+                                                                         const FindShardsOptions& options) const {
+  return HoldersPage(hash, nullptr, options);
+}
+
+absl::StatusOr<ShardHoldersPage> DagStore::FindShards(const Cid& cid, const FindShardsOptions& options) const {
+  return HoldersPage(cid.hash(), &cid, options);
+}
+
 absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsContainingMultihash(const MultihashView& hash,
                                                                           size_t shards_max,
                                                                           const RequestOptions& options) const {
-  RETURN_IF_ERROR(AwaitLookups(options.deadline));
-  const Lookup& lookup = core_->lookup;
-  std::vector<std::pair<Ordinal, ShardKey>> candidates;
-  RETURN_IF_ERROR(lookup.FindCandidates({&hash, 1}, [&](size_t, Ordinal ordinal, const ShardKey& key) {
-    candidates.emplace_back(ordinal, key);
-  }));
   std::vector<ShardKey> keys;
-  for (const auto& [ordinal, key] : candidates) {
-    if (keys.size() >= shards_max) break;
-    RETURN_IF_ERROR(core_->CheckDeadline(options));
-    const absl::StatusOr<ShardRecord> record = lookup.ReadRecord(key);
-    if (!record.ok() && record.status().code() == absl::StatusCode::kNotFound) continue;  // destroyed meanwhile
-    RETURN_IF_ERROR(record.status());
-    if (record->ordinal != ordinal) continue;  // indexed again meanwhile
-    ASSIGN_OR_RETURN(const auto index, lookup.OpenIndex(*record));
-    ASSIGN_OR_RETURN(const bool holds, index->Contains(hash));
-    if (holds) keys.push_back(key);
-  }
+  FindShardsOptions find;
+  static_cast<RequestOptions&>(find) = options;
+  do {
+    find.shards_max = shards_max - keys.size();
+    if (find.shards_max == 0) break;
+    ASSIGN_OR_RETURN(ShardHoldersPage page, HoldersPage(hash, nullptr, find));
+    for (ShardHolder& holder : page.shards) keys.push_back(std::move(holder.key));
+    find.after = page.next_after;
+  } while (find.after != 0);
   std::sort(keys.begin(), keys.end());
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());  // indexed again between two pages
   return keys;
 }
 

@@ -74,6 +74,20 @@ struct ShardPage {
   bool more = false;                   // call again with `after` = the last key
 };
 
+struct FindShardsOptions : RequestOptions {
+  Ordinal after = 0;         // cursor: 0 for the first page, then what the page before said
+  size_t shards_max = 1000;  // per page
+};
+struct ShardHolder {
+  ShardKey key = {};
+  bool block = false;  // its index has the block
+  bool root = false;   // its CAR header names it as a root
+};
+struct ShardHoldersPage {
+  std::vector<ShardHolder> shards = {};  // by key; pages follow each other in the order in which shards were indexed
+  Ordinal next_after = 0;                // 0: this was the last
+};
+
 struct StoreStats {
   EngineStats engine = {};
   TopIndexStats top = {};
@@ -152,6 +166,12 @@ class DagStore {
   // Exact: every candidate of the top-level index is looked up in its shard index. Sorted; at most `shards_max`.
   absl::StatusOr<std::vector<ShardKey>> ShardsContainingMultihash(const MultihashView& hash, size_t shards_max = 1000,
                                                                   const RequestOptions& options = {}) const;
+  // The same in pages, for a block that any number of shards may hold: memory is bounded by `shards_max`. A page may be
+  // short, even empty, and not the last. A shard that is there from the first page to the last is in one of them.
+  absl::StatusOr<ShardHoldersPage> ShardsContainingMultihashPage(const MultihashView& hash,
+                                                                 const FindShardsOptions& options = {}) const;
+  // The same, with those whose CAR header names the CID as a root, block or not.
+  absl::StatusOr<ShardHoldersPage> FindShards(const Cid& cid, const FindShardsOptions& options = {}) const;
   // Shards whose CAR header names this root.
   absl::StatusOr<std::vector<ShardKey>> ShardsWithRoot(const Cid& root, size_t shards_max = 1000,
                                                        const RequestOptions& options = {}) const;
@@ -201,6 +221,9 @@ class DagStore {
  private:
   struct Core;
   explicit DagStore(std::unique_ptr<Core> core);
+  // `root` may be null.
+  absl::StatusOr<ShardHoldersPage> HoldersPage(const MultihashView& hash, const Cid* root,
+                                               const FindShardsOptions& options) const;
   std::unique_ptr<Core> core_;
 };
 
@@ -215,10 +238,16 @@ struct DagStore::Lookup {
 
   std::function<absl::Status()> heal = {};  // makes damaged parts of the top-level index again; may take long
 
-  // The live shards that may hold each multihash: `visit(index into hashes, ordinal, key)`. If a run of the top-level
-  // index turns out damaged it is made again from the shard indexes first, so that no shard is missing.
-  absl::Status FindCandidates(std::span<const MultihashView> hashes,
+  // The live shards that may hold each multihash, `candidates_max` of them if there are more: `visit(index into hashes,
+  // ordinal, key)`. If a run of the top-level index turns out damaged it is made again from the shard indexes first, so
+  // that no shard is missing.
+  absl::Status FindCandidates(std::span<const MultihashView> hashes, size_t candidates_max,
                               absl::FunctionRef<void(size_t, Ordinal, const ShardKey&)> visit) const;
+  // A page of ordinals that may hold it, as TopIndex::FindPage; healed likewise.
+  absl::Status FindCandidatePage(const MultihashView& hash, Ordinal after, size_t ordinals_max,
+                                 std::vector<Ordinal>& page) const;
+  // Whether the index of that ordinal is still the shard's, and has the multihash.
+  absl::StatusOr<bool> Holds(const ShardKey& key, Ordinal ordinal, const MultihashView& hash) const;
   // NotFound, DataLoss.
   absl::StatusOr<ShardRecord> ReadRecord(const ShardKey& key) const;
   // The index a record names.

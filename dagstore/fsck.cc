@@ -9,6 +9,7 @@ namespace dagstore {
 namespace {
 
 constexpr size_t kKeysPerScan = 1024;  // so that no snapshot of the database stays open for long
+constexpr size_t kHoldersAsked = 64;  // of a block at once, so that popular ones cost no more
 constexpr size_t kLookupsPerBatch = 4096;  // 32 KiB of fingerprints
 
 class Fsck {
@@ -128,13 +129,26 @@ class Fsck {
     if (!lookups_work_) return absl::OkStatus();
     std::vector<Fingerprint> keys;
     std::vector<bool> identity, found;
+    std::vector<size_t> seen;
+    std::vector<Ordinal> page;
     uint64_t missing = 0, stray = 0;
     absl::Status status = absl::OkStatus();
     const auto flush = [&] {
       found.assign(keys.size(), false);
-      status = lookup_.top->Find(keys, [&](size_t i, Ordinal ordinal) {
-        if (ordinal == record.ordinal) found[i] = true;
-      });
+      seen.assign(keys.size(), 0);
+      status = lookup_.top->Find(
+          keys,
+          [&](size_t i, Ordinal ordinal) {
+            ++seen[i];
+            if (ordinal == record.ordinal) found[i] = true;
+          },
+          kHoldersAsked);
+      // Of a popular block not all were given: then this shard alone is asked for.
+      for (size_t i = 0; status.ok() && i < keys.size(); ++i) {
+        if (found[i] || seen[i] < kHoldersAsked) continue;
+        status = lookup_.top->FindPage(keys[i], record.ordinal - 1, 1, page);
+        found[i] = !page.empty() && page.front() == record.ordinal;
+      }
       for (size_t i = 0; i < keys.size(); ++i) {
         if (identity[i])
           stray += found[i];

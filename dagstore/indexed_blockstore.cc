@@ -124,9 +124,9 @@ absl::StatusOr<std::vector<ShardCandidate>> IndexedBlockstore::Candidates(const 
   RETURN_IF_ERROR(store_.AwaitLookups());
   const DagStore::Lookup& lookup = store_.lookup();
   std::vector<ShardCandidate> candidates;
-  RETURN_IF_ERROR(lookup.FindCandidates({&cid.hash, 1}, [&](size_t, Ordinal ordinal, const ShardKey& key) {
-    if (candidates.size() < options_.candidates_max) candidates.push_back(cache_->Describe(key, ordinal));
-  }));
+  RETURN_IF_ERROR(lookup.FindCandidates(
+      {&cid.hash, 1}, options_.candidates_max,
+      [&](size_t, Ordinal ordinal, const ShardKey& key) { candidates.push_back(cache_->Describe(key, ordinal)); }));
   if (options_.selector) {
     options_.selector(cid, candidates);
   } else {

@@ -127,9 +127,20 @@ struct Options {
   uint32_t recover_attempts_max = 3;
   // Small shard indexes live in the database, larger ones in files of their own, bytes.
   size_t inline_index_bytes_max = 64 << 10;
-  // Entries of the top-level index kept in memory before they are written as a run: 20 bytes each, and twice as many
-  // while they are written.
+  // Entries of the top-level index kept in memory before they are written as a run: 20 bytes each, and 72 while a full
+  // table is written beside the new one.
   size_t top_index_buffer_entries_max = 4 << 20;
+  // Runs of about one size before they are merged. More: less is written, lookups ask more runs.
+  int top_index_merge_fan_in = 8;
+  // Entries of one run, about; larger ones are split by ranges of keys. A merge needs up to fan-in times this in extra
+  // space: 5 GB.
+  size_t top_index_run_entries_max = 64 << 20;
+  // Runs of at most so many entries have a filter, 1.25 bytes an entry: a block that is not there then costs one cache
+  // line in each. 0: none has.
+  size_t top_index_filter_entries_max = 128 << 20;
+  // Memory for directories (0.2 bytes an entry) and filters of runs, bytes. Runs beyond it cost a read of 4.6 KB for each
+  // lookup, and 0.01 bytes an entry of memory that is not counted.
+  size_t top_index_resident_bytes_max = 1 << 30;
   TraceOptions trace = {};               // spans: docs/operations.md#tracing
   std::shared_ptr<LogSink> log = {};     // null: nothing is logged. NewLogSink, or the embedder's own
   // Forget the top-level index when opening, and make it again from the shard indexes: AwaitLookups says when it is

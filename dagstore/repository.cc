@@ -115,6 +115,10 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   repository->trace_seed = Load64(RandomBytes(options, 8).data());
   TopIndexOptions top;
   top.buffer_entries_max = options.top_index_buffer_entries_max;
+  top.merge_fan_in = options.top_index_merge_fan_in;
+  top.run_entries_max = options.top_index_run_entries_max;
+  top.filter_entries_max = options.top_index_filter_entries_max;
+  top.resident_bytes_max = options.top_index_resident_bytes_max;
 
   if (options.dir.empty()) {
     repository->kv = NewMemoryKv();

@@ -171,6 +171,7 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   range_shift_ = 64 - kRunKeyBits + info_.range.bits;
   single_ordinal_ = layout_.ordinal_bytes == 0;
   plain_ = lists_ == 0;
+  slope_ = (slots_ << 16) / layout_.buckets();
   checked_.reset(new std::atomic<uint64_t>[Chunks(entries_region_.size()) / 64 + 1]());
   return absl::OkStatus();
 }
@@ -185,9 +186,10 @@ void TopRun::KeepResident() {
     budget_taken_ += bytes;
     return true;
   };
-  if (take(directory_region_.size())) {
-    resident_directory_ = ResidentBytes(directory_region_);
-    directory_ = resident_directory_.data();
+  const uint64_t lines = layout_.buckets() / kPackedBuckets + 1;
+  if (take(lines * kPackedLineBytes)) {
+    resident_directory_ = ResidentBytes(PackDirectory());
+    packed_ = resident_directory_.data();
     if (filter_ != nullptr && take(filter_region_.size())) {
       resident_filter_ = ResidentBytes(filter_region_);
       filter_ = resident_filter_.data();
@@ -197,7 +199,7 @@ void TopRun::KeepResident() {
     return;
   }
   filter_ = nullptr;
-  // 64th of it: needed, so not out of the budget.
+  // A 64th of it: needed, so not out of the budget.
   group_bits_ = kGroupBits;
   plain_ = false;
   Bytes groups;
@@ -206,6 +208,23 @@ void TopRun::KeepResident() {
   Append32(groups, static_cast<uint32_t>(slots_));
   resident_directory_ = ResidentBytes(groups);
   directory_ = resident_directory_.data();
+}
+
+Bytes TopRun::PackDirectory() const {
+  const uint64_t buckets = layout_.buckets();
+  const auto position = [&](uint64_t bucket) { return Load32(directory_region_.data() + 4 * bucket); };
+  Bytes packed((buckets / kPackedBuckets + 1) * kPackedLineBytes);
+  for (uint64_t begin = 0; begin < buckets; begin += kPackedBuckets) {
+    uint8_t* const line = packed.data() + begin / kPackedBuckets * kPackedLineBytes;
+    const uint32_t first = position(begin);
+    Store32(line, first);
+    for (size_t i = 0; i < kPackedBuckets && begin + i < buckets; ++i) {
+      const int64_t off = int64_t{position(begin + i + 1)} - first - static_cast<int64_t>((i + 1) * slope_ >> 16) + 128;
+      if (off < 0 || off > UINT8_MAX) Store32(line, kPackedNot);  // a popular key, most likely
+      line[4 + i] = static_cast<uint8_t>(off);
+    }
+  }
+  return packed;
 }
 
 bool TopRun::ChunkMatches(Span region, size_t chunk, const uint8_t* checksums) const {

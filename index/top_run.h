@@ -6,7 +6,7 @@
 // costs one line of it. A key with many ordinals has lists of them instead of entries. Runs are lossless in the key, so
 // that a merge of runs with few buckets can make one with many: the fewer the buckets, the wider the remainder.
 //
-// Memory: directory and filter are resident as far as the budget goes. A run for which it is too small keeps the
+// Memory: directory (packed, about 0.2 bytes an entry) and filter are resident as far as the budget goes. A run for which it is too small keeps the
 // position of every 64th bucket (4 bytes for about 4.6 KB of entries), and a lookup reads what lies between two of them.
 // Either way a lookup in a run costs one read of the disk at most, once its 64 KiB have been checked.
 //
@@ -135,8 +135,8 @@ class TopRun {
 
   // A lookup in steps, so that many can wait for memory at once. For keys in its range.
   struct Range {
-    const uint8_t* begin = nullptr;
-    const uint8_t* end = nullptr;
+    const uint8_t* begin;
+    const uint8_t* end;
   };
   void PrefetchFilter(RunKey key) const { __builtin_prefetch(filter_ + kFilterLineBytes * FilterLine(key)); }
   // False: it does not hold the key. For runs with a filter.
@@ -147,17 +147,28 @@ class TopRun {
       all &= Load64(line + 8 * word) >> FilterBit(key, word);
     return all != 0;
   }
-  void PrefetchDirectory(RunKey key) const { __builtin_prefetch(directory_ + 4 * (Bucket(key) >> group_bits_)); }
+  void PrefetchDirectory(RunKey key) const {
+    const size_t bucket = Bucket(key);
+    __builtin_prefetch(packed_ != nullptr ? packed_ + kPackedLineBytes * (bucket / kPackedBuckets)
+                                          : directory_ + 4 * (bucket >> group_bits_));
+  }
   Range PrefetchEntries(RunKey key) const {
-    const uint8_t* slot = directory_ + 4 * (Bucket(key) >> group_bits_);
-    const uint32_t begin = Load32(slot), end = Load32(slot + 4);
+    const size_t bucket = Bucket(key);
+    uint32_t begin = 0, end = 0;
+    if (packed_ == nullptr || !Unpack(bucket, begin, end)) {
+      const uint8_t* slot = directory_ + 4 * (bucket >> group_bits_);
+      begin = Load32(slot);
+      end = Load32(slot + 4);
+    }
     if (begin > end || end > slots_) {  // changed since it was checked: a failing disk or memory
       damaged_.store(true, std::memory_order_relaxed);
       return {entries_, entries_};
     }
     const Range range{entries_ + begin * entry_bytes_, entries_ + end * entry_bytes_};
     if (group_bits_ != 0) return range;  // read, not mapped
+    // The usual bucket lies in one line or two, seldom in three.
     __builtin_prefetch(range.begin);
+    __builtin_prefetch(range.end - 1);
     if (range.end - range.begin > 64) __builtin_prefetch(range.begin + 64);
     return range;
   }
@@ -231,11 +242,30 @@ class TopRun {
 
  private:
   static constexpr int kGroupBits = 6;  // of the buckets of which one position is kept, if all are too many
+  // Buckets fill evenly, so positions are kept as what they are off a straight line, a byte each: a line of 64 bytes is
+  // the position of its first bucket, and 60 of those. A quarter of the directory on disk, so it stays in the cache.
+  static constexpr size_t kPackedLineBytes = 64;
+  static constexpr size_t kPackedBuckets = 60;
+  static constexpr uint32_t kPackedNot = UINT32_MAX;  // in place of the position: a line that is too uneven
   static constexpr size_t kGroupReadMax = 16 << 10;  // bytes that are read at once; what is longer is read in place
 
   TopRun() = default;
   absl::Status Load(const RunInfo* expected);
   void KeepResident();
+  Bytes PackDirectory() const;
+  // Where the bucket begins and ends. False if its line is not packed.
+  bool Unpack(size_t bucket, uint32_t& begin, uint32_t& end) const {
+    const uint8_t* const line = packed_ + kPackedLineBytes * (bucket / kPackedBuckets);
+    const uint32_t first = Load32(line);
+    if (first == kPackedNot) return false;
+    const size_t i = bucket % kPackedBuckets;
+    begin = i == 0 ? first : PackedEnd(line, first, i - 1);
+    end = PackedEnd(line, first, i);
+    return true;
+  }
+  uint32_t PackedEnd(const uint8_t* line, uint32_t first, size_t i) const {
+    return first + static_cast<uint32_t>((i + 1) * slope_ >> 16) + line[4 + i] - 128;
+  }
   size_t Bucket(RunKey key) const { return static_cast<size_t>((key & range_mask_) >> remainder_bits_); }
   size_t FilterLine(RunKey key) const {
     return static_cast<size_t>(((key << range_shift_ >> 32) * layout_.filter_lines) >> 32);
@@ -271,6 +301,8 @@ class TopRun {
   uint64_t lists_ = 0;
   Span directory_region_, filter_region_, entries_region_;
   const uint8_t* directory_ = nullptr;  // all positions, or those of groups
+  const uint8_t* packed_ = nullptr;     // or null
+  uint64_t slope_ = 0;                  // slots of a bucket, in the mean, times 2^16
   int group_bits_ = 0;
   const uint8_t* filter_ = nullptr;
   const uint8_t* entries_ = nullptr;

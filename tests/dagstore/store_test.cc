@@ -1,5 +1,7 @@
 // The store as a caller sees it: real files, real database, real threads.
+#include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "dagstore/dagstore.h"
 #include "dagstore/indexed_blockstore.h"
@@ -72,6 +74,71 @@ TEST_CASE("store: registers a CAR, finds its blocks, serves them verified, and s
     }
     REQUIRE_STATUS_OK(store->Close());
   }
+}
+
+TEST_CASE("store: the shards of a popular block come in pages, while shards come and go between them") {
+  const auto store = ValueOf(DagStore::Open(TestOptions("")));
+  const Cid root = ValueOf(Cid::FromText("bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"));
+  constexpr int kShards = 150;
+  for (int i = 0; i < kShards; ++i) {
+    REQUIRE_STATUS_OK(
+        store->RegisterShardSync(fmt::format("s{:03}", i), MountOf(*store, TestDataPath("boxo/hello.car"))));
+  }
+  const auto all = ValueOf(store->ShardsContainingMultihash(root.hash()));
+  REQUIRE_EQ(all.size(), kShards);
+  CHECK(std::is_sorted(all.begin(), all.end()));
+  CHECK_EQ(ValueOf(store->ShardsContainingMultihash(root.hash(), 0)).size(), 0);
+  CHECK_EQ(ValueOf(store->ShardsContainingMultihash(root.hash(), 7)).size(), 7);
+  for (const bool with_roots : {false, true}) {
+    for (const size_t page_size : {1, 7, 64, 150, 1000}) {
+      CAPTURE(page_size);
+      FindShardsOptions find;
+      find.shards_max = page_size;
+      std::set<std::string> seen;
+      int pages = 0;
+      do {
+        const ShardHoldersPage page = ValueOf(with_roots ? store->FindShards(root, find)
+                                                         : store->ShardsContainingMultihashPage(root.hash(), find));
+        CHECK_LE(page.shards.size(), page_size);
+        for (const ShardHolder& holder : page.shards) {
+          CHECK(holder.block);
+          CHECK_EQ(holder.root, with_roots);
+          CHECK(seen.insert(holder.key.bytes()).second);
+        }
+        find.after = page.next_after;
+        ++pages;
+      } while (find.after != 0);
+      CHECK_EQ(seen.size(), kShards);
+      CHECK_LE(pages, kShards / static_cast<int>(page_size) + 1);
+    }
+  }
+  FindShardsOptions find;
+  find.shards_max = 50;
+  const ShardHoldersPage first = ValueOf(store->FindShards(root, find));
+  REQUIRE_EQ(first.shards.size(), 50);
+  for (const char* key : {"s010", "s060", "s149"}) REQUIRE_STATUS_OK(store->DestroyShardSync(key));
+  REQUIRE_STATUS_OK(store->RegisterShardSync("new", MountOf(*store, TestDataPath("boxo/hello.car"))));
+  std::set<std::string> later;
+  for (find.after = first.next_after; find.after != 0;) {
+    const ShardHoldersPage page = ValueOf(store->FindShards(root, find));
+    for (const ShardHolder& holder : page.shards) later.insert(holder.key.bytes());
+    find.after = page.next_after;
+  }
+  CHECK_EQ(later.size(), kShards - 50 - 2 + 1);
+  CHECK_FALSE(later.contains("s060"));
+  CHECK(later.contains("new"));
+  find = {};
+  find.shards_max = 0;
+  CHECK_CODE(store->FindShards(root, find), kInvalidArgument);
+
+  // A reader is given as many as it asked for, though some are gone.
+  IndexedBlockstoreOptions few;
+  few.candidates_max = 2;
+  std::vector<ShardCandidate> asked;
+  few.selector = [&](const CidView&, std::vector<ShardCandidate>& candidates) { asked = candidates; };
+  const IndexedBlockstore blocks(*store, few);
+  CHECK(ValueOf(blocks.Has(root.view())));
+  CHECK_EQ(asked.size(), 2);
 }
 
 TEST_CASE("store: a lazy shard is indexed by its first acquirer") {

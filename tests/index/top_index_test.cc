@@ -1,5 +1,7 @@
 #include "index/top_index.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <atomic>
 #include <map>
@@ -127,6 +129,53 @@ struct Owner {
     }
     return runs;
   }
+};
+
+uint64_t HeapBytes() {
+  const auto info = mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+// Io on POSIX files that looks at the heap at each write.
+class HeapWatchingIo final : public Io {
+ public:
+  absl::StatusOr<std::unique_ptr<RandomFile>> Open(const std::string& path, Follow follow) override {
+    return Posix().Open(path, follow);
+  }
+  absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, Posix().Create(path));
+    return std::make_unique<File>(*this, std::move(file));
+  }
+  absl::StatusOr<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) override {
+    return Posix().OpenForWriting(path);
+  }
+  absl::StatusOr<FileStat> Stat(const std::string& path, Follow follow) override { return Posix().Stat(path, follow); }
+  absl::Status Rename(const std::string& from, const std::string& to) override { return Posix().Rename(from, to); }
+  absl::Status Remove(const std::string& path) override { return Posix().Remove(path); }
+  absl::Status MakeDir(const std::string& path) override { return Posix().MakeDir(path); }
+  absl::Status SyncDir(const std::string& path) override { return Posix().SyncDir(path); }
+  absl::StatusOr<std::vector<std::string>> List(const std::string& path) override { return Posix().List(path); }
+
+  std::atomic<uint64_t> most{0};
+  std::atomic<uint64_t> writes{0};
+
+ private:
+  class File final : public WritableFile {
+   public:
+    File(HeapWatchingIo& io, std::unique_ptr<WritableFile> inner) : io_(io), inner_(std::move(inner)) {}
+    absl::Status Append(Span data) override { return inner_->Append(data); }
+    absl::Status WriteAt(uint64_t offset, Span data) override {
+      ++io_.writes;
+      io_.most = std::max(io_.most.load(), HeapBytes());
+      return inner_->WriteAt(offset, data);
+    }
+    absl::Status Sync() override { return inner_->Sync(); }
+    absl::Status Close() override { return inner_->Close(); }
+
+   private:
+    HeapWatchingIo& io_;
+    std::unique_ptr<WritableFile> inner_;
+  };
 };
 
 }  // namespace
@@ -765,6 +814,34 @@ TEST_CASE("top index: a disk that fills up during a merge loses nothing, and the
   owner.Reopen();
   CHECK_EQ(owner.added_again, 0);
   owner.Check();
+}
+
+// Goal: a merge takes the memory of its buffers, whatever it merges: runs of many keys, and lists of a million shards.
+TEST_CASE("top index: a merge of a million entries and of a block of a million shards takes no more than 4 MiB") {
+  TempDir dir;
+  HeapWatchingIo io;
+  const auto kv = NewMemoryKv();
+  const TopIndexOptions options{.dir = dir.File("top"), .buffer_entries_max = 250'000, .merge_fan_in = 100};
+  const auto index = ValueOf(OpenTopIndex(options, *kv, io));
+  const Fingerprint popular = Mix(5);
+  constexpr Ordinal kShards = 1'000'000;
+  for (Ordinal ordinal = 1; ordinal <= kShards; ++ordinal) REQUIRE_STATUS_OK(index->Add(ordinal, {popular}));
+  for (Ordinal ordinal = 1; ordinal <= 8; ++ordinal) REQUIRE_STATUS_OK(index->Add(ordinal, Own(ordinal, 125'000)));
+  REQUIRE_STATUS_OK(index->Flush());
+  index->AwaitIdle();
+  REQUIRE_GE(index->Stats().runs, 12);
+  const uint64_t before = HeapBytes(), writes = io.writes;
+  io.most = before;
+  REQUIRE_STATUS_OK(index->Compact());
+  CHECK_GT(io.writes - writes, 20);
+  CHECK_LE(io.most - before, 4 << 20);
+  const TopIndexStats stats = index->Stats();
+  CHECK_EQ(stats.runs, 1);
+  CHECK_EQ(stats.entries, 2'000'000);
+  CHECK_EQ(stats.lists, kShards / kListOrdinalsMax + 1);
+  std::vector<Ordinal> page;
+  REQUIRE_STATUS_OK(index->FindPage(popular, 999'990, 100, page));
+  CHECK_EQ(page.size(), 10);
 }
 
 // Goal: what an uploader chooses has no influence on where keys land, so hostile shards cost what others cost.

@@ -130,6 +130,17 @@ TEST_CASE("cli: a folder is added, listed and read") {
   CHECK_EQ(repo.Run({"size", block}).out, fmt::format("{}\n", expected.size()));
   CHECK_EQ(repo.Run({"has", block}).out, "yes\n");
   CHECK_EQ(repo.Run({"find", block}).out, "sample.car\n");
+  // In pages.
+  CheckOk(repo.Run({"add", "--key", "again", TestDataPath("go-car/sample-v1.car")}));
+  CHECK_EQ(Keys(repo.Run({"find", "--json", block})), std::set<std::string>{"again", "sample.car"});
+  const Outcome page = repo.Run({"find", "--limit", "1", block});
+  CHECK_EQ(page.out, "sample.car\n");
+  const size_t next = page.err.find("--after ");
+  REQUIRE(next != std::string::npos);
+  const std::string after = std::to_string(std::stoul(page.err.substr(next + 8)));
+  CHECK_EQ(repo.Run({"find", "--after", after, block}).out, "again\n");
+  CHECK_EQ(repo.Run({"find", "--limit", "0", block}).code, 2);
+  CheckOk(repo.Run({"rm", "again"}));
 
   CHECK_EQ(repo.Run({"cat", std::string(kSimpleRoot) + "/a/2/B.txt"}).out, "a2B\n");
   CHECK_EQ(repo.Run({"cat", "--range", "1:1", std::string(kSimpleRoot) + "/a/2/B.txt"}).out, "2");

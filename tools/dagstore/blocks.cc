@@ -15,6 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr size_t kFindPage = 1000;       // shards at a time
 constexpr size_t kTreeDepthMax = 1024;  // folders in folders; as long a path as ParseDagPath takes
 
 struct BlockOptions {
@@ -25,6 +26,8 @@ struct BlockOptions {
   std::string entity_bytes = {};
   std::string dups = "n";
   bool recursive = false;
+  uint64_t limit = 0;  // 0: all
+  uint32_t after = 0;
 };
 using Options = BlockOptions;
 
@@ -100,24 +103,28 @@ int RunFind(const Context& context, const Options& o) {
   const absl::StatusOr<Cid> cid = Cid::FromText(o.target);
   if (!cid.ok()) return BadCid(o.target, cid.status());
   return WithStore(context, [&](DagStore& store) {
-    const auto holders = store.ShardsContainingMultihash(cid->hash(), SIZE_MAX);
-    if (!holders.ok()) return Fail("find", holders.status());
-    // A root need not have a block in its CAR.
-    const auto rooted = store.ShardsWithRoot(*cid, SIZE_MAX);
-    if (!rooted.ok()) return Fail("find", rooted.status());
-    std::vector<ShardKey> keys;
-    std::set_union(holders->begin(), holders->end(), rooted->begin(), rooted->end(),
-                   std::back_inserter(keys));
-    for (const ShardKey& key : keys) {
-      if (context.json) {
-        PrintLine({{"key", key.bytes()},
-                   {"block", std::binary_search(holders->begin(), holders->end(), key)},
-                   {"root", std::binary_search(rooted->begin(), rooted->end(), key)}});
-      } else {
-        Print(LineText(key.bytes()) + "\n");
+    // In pages, however many shards there are; a root need not have a block in its CAR.
+    FindShardsOptions find;
+    find.after = o.after;
+    uint64_t left = o.limit == 0 ? UINT64_MAX : o.limit;
+    bool found = false;
+    do {
+      find.shards_max = static_cast<size_t>(std::min<uint64_t>(left, kFindPage));
+      const absl::StatusOr<ShardHoldersPage> page = store.FindShards(*cid, find);
+      if (!page.ok()) return Fail("find", page.status());
+      for (const ShardHolder& holder : page->shards) {
+        if (context.json) {
+          PrintLine({{"key", holder.key.bytes()}, {"block", holder.block}, {"root", holder.root}});
+        } else {
+          Print(LineText(holder.key.bytes()) + "\n");
+        }
       }
-    }
-    if (!keys.empty()) return int{kExitOk};
+      found = found || !page->shards.empty();
+      left -= page->shards.size();
+      find.after = page->next_after;
+    } while (find.after != 0 && left != 0);
+    if (find.after != 0) Complain(fmt::format("there may be more: --after {}", find.after));
+    if (found || find.after != 0) return int{kExitOk};
     return Fail("find", NotFound("no shard holds {}", cid->ToText()));
   });
 }
@@ -383,8 +390,15 @@ void DefineBlockCommands(CLI::App& app, Context& context) {
 
   define("has", "Whether a block is here: yes or no, exit code 0 or 3", "CID", RunHas);
   define("size", "Length of a block in bytes, from the index alone", "CID", RunSize);
-  define("find", "Keys of the shards that hold a block, or have it as a root, one a line", "CID",
-         RunFind);
+  const auto [find, find_options] =
+      define("find", "Keys of the shards that hold a block, or have it as a root, one a line",
+             "CID", RunFind);
+  find->add_option("--limit", find_options->limit,
+                   "So many keys at most; where to go on is said on stderr (default: all)")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  find->add_option("--after", find_options->after, "Go on where a call with --limit ended")
+      ->type_name("N");
 
   const auto [cat, cat_options] = define("cat", "The bytes of a UnixFS file", "CID[/path]", RunCat);
   cat->add_option("--range", cat_options->range, kRange)->type_name("R");

@@ -32,6 +32,9 @@ constexpr Limit<size_t> kSizes[] = {
     {"failures_kept_max", &Options::failures_kept_max, 0},
     {"inline_index_bytes_max", &Options::inline_index_bytes_max, 0},
     {"top_index_buffer_entries_max", &Options::top_index_buffer_entries_max, 1024},
+    {"top_index_run_entries_max", &Options::top_index_run_entries_max, 1024},
+    {"top_index_filter_entries_max", &Options::top_index_filter_entries_max, 0},
+    {"top_index_resident_bytes_max", &Options::top_index_resident_bytes_max, 0},
 };
 constexpr Limit<int> kThreads[] = {
     {"index_threads", &Options::index_threads, 0},
