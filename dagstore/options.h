@@ -138,8 +138,8 @@ struct Options {
   // Runs of at most so many entries have a filter, 1.25 bytes an entry: a block that is not there then costs one cache
   // line in each. 0: none has.
   size_t top_index_filter_entries_max = 128 << 20;
-  // Memory for directories (0.2 bytes an entry) and filters of runs, bytes. Runs beyond it cost a read of 4.6 KB for each
-  // lookup, and 0.01 bytes an entry of memory that is not counted.
+  // Memory for directories (0.2 bytes an entry) and filters of runs, bytes. Runs beyond it cost a read of 4.6 KB for
+  // each lookup, and 0.01 bytes an entry of memory that is not counted.
   size_t top_index_resident_bytes_max = 1 << 30;
   TraceOptions trace = {};               // spans: docs/operations.md#tracing
   std::shared_ptr<LogSink> log = {};     // null: nothing is logged. NewLogSink, or the embedder's own

@@ -48,12 +48,12 @@ struct TopIndexOptions {
   // only from then on: so a merge needs at most merge_fan_in times this in extra space (5 GB), however large the whole
   // index is.
   uint64_t run_entries_max = uint64_t{64} << 20;
-  // Runs of at most so many entries have a filter, 1.25 bytes an entry: a key that is not there then costs one cache line
-  // in each of them. 0: no filters. All runs have one by default, as entries of runs are 8 bytes from 3 million on.
+  // Runs of at most so many entries have a filter, 1.25 bytes an entry: a key that is not there then costs one cache
+  // line in each of them. 0: no filters. All runs have one by default, as entries are 8 bytes from 3 million on.
   uint64_t filter_entries_max = uint64_t{128} << 20;
   // Bytes of directories (0.2 an entry) and filters kept in memory, replaced runs included until their last reader is
-  // gone. A run for which too little is left keeps 0.01 bytes an entry (not counted here) and reads 4.6 KB for each key:
-  // for an index larger than memory.
+  // gone. A run for which too little is left keeps 0.01 bytes an entry (not counted here) and reads 4.6 KB for each
+  // key: for an index larger than memory.
   uint64_t resident_bytes_max = uint64_t{1} << 30;
 };
 

@@ -448,7 +448,8 @@ absl::Status TopRunWriter::BeginKey() {
   if (layout_.filter_lines == 0) return absl::OkStatus();
   const uint64_t line = ((offset << (64 - kRunKeyBits + range_.bits) >> 32) * layout_.filter_lines) >> 32;
   while (filter_line_ < line) RETURN_IF_ERROR(EndFilterLine());
-  for (size_t word = 0; word < filter_words_.size(); ++word) filter_words_[word] |= uint64_t{1} << FilterBit(key_, word);
+  for (size_t word = 0; word < filter_words_.size(); ++word)
+    filter_words_[word] |= uint64_t{1} << FilterBit(key_, word);
   return absl::OkStatus();
 }
 

@@ -6,9 +6,10 @@
 // costs one line of it. A key with many ordinals has lists of them instead of entries. Runs are lossless in the key, so
 // that a merge of runs with few buckets can make one with many: the fewer the buckets, the wider the remainder.
 //
-// Memory: directory (packed, about 0.2 bytes an entry) and filter are resident as far as the budget goes. A run for which it is too small keeps the
-// position of every 64th bucket (4 bytes for about 4.6 KB of entries), and a lookup reads what lies between two of them.
-// Either way a lookup in a run costs one read of the disk at most, once its 64 KiB have been checked.
+// Memory: directory (packed, about 0.2 bytes an entry) and filter are resident as far as the budget goes. A run for
+// which it is too small keeps the position of every 64th bucket (4 bytes for about 4.6 KB of entries), and a lookup
+// reads what lies between two of them. Either way a lookup in a run costs one read of the disk at most, once its 64 KiB
+// have been checked.
 //
 // Threads: a run is immutable; any thread. A writer belongs to one thread.
 // Errors: header, checksum table, directory and filter are checked at open; entries at first use, 64 KiB at a time. A
@@ -172,8 +173,8 @@ class TopRun {
     if (range.end - range.begin > 64) __builtin_prefetch(range.begin + 64);
     return range;
   }
-  // Calls `visit(ordinal)` for each ordinal of `key` until it says false. False if the run is damaged there. A run that keeps a part of its
-  // directory compares fewer bits of the key, still 45 at least.
+  // Calls `visit(ordinal)` for each ordinal of `key` until it says false. False if the run is damaged there. A run that
+  // keeps a part of its directory compares fewer bits of the key, still 45 at least.
   template <typename Visit>
   bool Scan(RunKey key, Range range, Visit visit) const {
     if (range.begin == range.end) return true;

@@ -103,7 +103,8 @@ class FakeTopIndex final : public TopIndex {
   void Seal(Ordinal) override {}
   void Drop(Ordinal ordinal) override { dropped_.insert(ordinal); }
   void DropAllExcept(const std::vector<bool>&) override {}
-  absl::Status Find(std::span<const Fingerprint>, absl::FunctionRef<void(size_t, Ordinal)>) const override {
+  absl::Status FindPage(Fingerprint, Ordinal, size_t, std::vector<Ordinal>&) const override { return absl::OkStatus(); }
+  absl::Status Find(std::span<const Fingerprint>, absl::FunctionRef<void(size_t, Ordinal)>, size_t) const override {
     return absl::OkStatus();
   }
   bool Covers(Ordinal) const override { return true; }

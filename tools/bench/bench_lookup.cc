@@ -1,6 +1,6 @@
 // The top-level index alone: filling it, merges included, and asking it, against RocksDB tuned for the same entries and
-// against the shape of the Go original. Both sides are given the same fingerprints, are compacted before they are asked,
-// and are asked warm; neither confirms an answer in a shard index.
+// against the shape of the Go original. Both sides are given the same fingerprints, are compacted before they are
+// asked, and are asked warm; neither confirms an answer in a shard index.
 #include <sys/mman.h>
 #include <sys/resource.h>
 
