@@ -731,13 +731,12 @@ TEST_CASE("top index: the shards of a popular block come in pages, from tables, 
       CHECK_EQ(page, std::vector<Ordinal>{3000, 4000});
       // At most so many; fewer are all there are.
       for (const size_t most : {0, 1, 63, 1000}) {
-        std::set<Ordinal> some;
-        size_t of_rare = 0;
+        std::set<Ordinal> some, of_rare;
         const std::vector<Fingerprint> keys = {popular, rare};
         REQUIRE_STATUS_OK(owner.index->Find(
-            keys, [&](size_t at, Ordinal ordinal) { at == 0 ? some.insert(ordinal).second : ++of_rare != 0; }, most));
+            keys, [&](size_t at, Ordinal ordinal) { CHECK((at == 0 ? some : of_rare).insert(ordinal).second); }, most));
         CHECK_EQ(some.size(), most);
-        CHECK_EQ(of_rare, std::min<size_t>(most, 50));
+        CHECK_EQ(of_rare.size(), std::min<size_t>(most, 50));
       }
     }
     owner.index->Drop(3);
