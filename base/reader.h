@@ -33,8 +33,8 @@ class RandomReader {
   absl::Status Read(uint64_t offset, size_t size, uint8_t* out) const;
   // The whole content, if it lies in memory that cannot vanish; empty otherwise.
   virtual Span Memory() const { return {}; }
-  // The whole content, mapped for as long as this reader lives; empty where there is no mapping. Only for sealed files of
-  // our own: a mapped file that someone truncates kills the process.
+  // The whole content, mapped for as long as this reader lives; empty where there is no mapping. Only for sealed files
+  // of our own: a mapped file that someone truncates kills the process.
   virtual absl::StatusOr<Span> Map() const { return Span(); }
   // The caller will read these soon, most wanted first: what lies behind a network may be fetched together and ahead.
   // A hint; costs nothing where reading is local.

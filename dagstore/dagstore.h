@@ -127,8 +127,8 @@ class DagStore {
 
   // Requests are refused from now on; those accepted are answered; running jobs may finish within Options::close_grace.
   // Accessors that are still out keep reading. The seven steps are in docs/architecture.md#stops-and-deadlines. Again,
-  // or at the same time: waits for the first, and nothing. Not from the store's own threads. The folder stays locked until
-  // this object is destroyed.
+  // or at the same time: waits for the first, and nothing. Not from the store's own threads. The folder stays locked
+  // until this object is destroyed.
   absl::Status Close();
 
   // Each accepted request has one ticket and gets exactly one result on `out`. Refused (no result then):

@@ -1,5 +1,5 @@
-// OpenShard: the data and the index of one shard, open for reading. Immutable once it is shared; shared by every accessor of the shard,
-// and kept for a while after the last.
+// OpenShard: the data and the index of one shard, open for reading. Immutable once it is shared; shared by every
+// accessor of the shard, and kept for a while after the last.
 //
 // Threads: any.
 #pragma once

@@ -62,7 +62,7 @@ TEST_CASE("block view: shows what lies in memory of ours, and copies what lies i
     const auto one = accessor.NewBlockstore();
     for (uint64_t i = 0; i < kBlocks; ++i) {
       const TestBlock want = MakeBlock(kind.seed, i);
-      for (const Blockstore* blocks : {static_cast<const Blockstore*>(one.get()), static_cast<const Blockstore*>(&all)}) {
+      for (const Blockstore* blocks : std::initializer_list<const Blockstore*>{one.get(), &all}) {
         REQUIRE_STATUS_OK(blocks->GetView(want.cid.view(), view));
         REQUIRE(SameBytes(view.data(), want.data));
         REQUIRE_EQ(view.copied(), kind.copied);
