@@ -102,7 +102,7 @@ class TopIndex {
                             size_t ordinals_max = SIZE_MAX) const = 0;
   // Any thread. A page of the candidates of one key, however many it has: the least `ordinals_max` above `after`,
   // ascending; fewer: that was all. Begin after 0, go on after the last. Candidates that are there from the first page
-  // to the last are in one of them. Memory: 12 bytes for each of `ordinals_max`. Errors as Find.
+  // to the last are in one of them. Memory: at most 24 bytes for each of `ordinals_max`. Errors as Find.
   virtual absl::Status FindPage(Fingerprint key, Ordinal after, size_t ordinals_max,
                                 std::vector<Ordinal>& page) const = 0;
 

@@ -168,7 +168,7 @@ void BenchLookup(const BenchConfig& config) {
                 return millions / Seconds([&] { FillRocks(*rocks, keys); });
               });
   // The original slows down with more.
-  const size_t reference_keys = config.quick ? 20'000 : config.large ? 10'000'000 : 1'000'000;
+  const size_t reference_keys = config.quick ? 20'000 : config.large ? keys : 1'000'000;
   double reference_rate = 0, reference_bytes = 0;
   {
     Reference reference(config.dir + "/reference");
