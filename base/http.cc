@@ -1,5 +1,8 @@
 #include "base/http.h"
 
+#include <absl/strings/cord.h>
+#include <absl/time/time.h>
+
 #include <algorithm>
 #include <charconv>
 
@@ -155,6 +158,33 @@ absl::StatusOr<std::string> ReadBody(HttpResponse& response, size_t size_max) {
   }
 }
 
+namespace {
+
+constexpr char kRetryAfter[] = "dagstore.retry-after";  // of a status: the header as it came
+constexpr size_t kRetryAfterBytesMax = 64;              // of a date: 29
+
+absl::Status WithRetryAfter(absl::Status status, const HttpResponse& response) {
+  const std::string* header = response.Header("retry-after");
+  if (header != nullptr && header->size() <= kRetryAfterBytesMax) status.SetPayload(kRetryAfter, absl::Cord(*header));
+  return status;
+}
+
+}  // namespace
+
+absl::Duration RetryAfterOf(const absl::Status& status, absl::Time now) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kRetryAfter);
+  if (!payload.has_value()) return absl::ZeroDuration();
+  const std::string text(*payload);
+  uint32_t seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error == std::errc() && end == text.data() + text.size()) return absl::Seconds(seconds);
+  absl::Time until;
+  std::string ignored;
+  if (!absl::ParseTime("%a, %d %b %Y %H:%M:%S GMT", text, absl::UTCTimeZone(), &until, &ignored))
+    return absl::ZeroDuration();
+  return std::max(absl::ZeroDuration(), until - now);
+}
+
 absl::Status HttpError(const HttpResponse& response) {
   const int status = response.status();
   const std::string what = fmt::format("{} answered {}", response.url().Redacted(), status);
@@ -170,12 +200,13 @@ absl::Status HttpError(const HttpResponse& response) {
       return FailedPrecondition("{}: forbidden", what);
     case 408:
     case 425:
-    case 429:
       return Unavailable("{}: not now", what);
+    case 429:
+      return WithRetryAfter(Unavailable("{}: not now", what), response);
     default:
       break;
   }
-  if (status >= 500) return Unavailable("{}", what);
+  if (status >= 500) return WithRetryAfter(Unavailable("{}", what), response);
   return FailedPrecondition("{}", what);
 }
 

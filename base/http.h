@@ -113,6 +113,10 @@ absl::StatusOr<std::shared_ptr<HttpClient>> NewHttpClient(const HttpClientOption
 // The rest of a body that is small. ResourceExhausted above `size_max`.
 absl::StatusOr<std::string> ReadBody(HttpResponse& response, size_t size_max);
 
+// How long the server wants to be left alone, of an error that HttpError made of a 429 or 5xx with Retry-After; zero if
+// it does not say. `now`: for servers that name a date.
+absl::Duration RetryAfterOf(const absl::Status& status, absl::Time now);
+
 // A response that is none of 2xx, as an error: 404 and 410 NotFound; 412 FailedPrecondition (it has changed); 408, 425,
 // 429 and 5xx Unavailable; the others, forbidden (401, 403, 407) among them, FailedPrecondition.
 absl::Status HttpError(const HttpResponse& response);

@@ -12,6 +12,7 @@
 namespace dagstore {
 
 struct WorkContext;
+class StandIns;
 
 struct ByteRange {
   uint64_t offset = 0;
@@ -39,6 +40,8 @@ class RandomReader {
   // The caller will read these soon, most wanted first: what lies behind a network may be fetched together and ahead.
   // A hint; costs nothing where reading is local.
   virtual void WillRead(std::span<const ByteRange> ranges) const { (void)ranges; }
+  // False if WillRead does nothing, so that nobody need gather what it is told.
+  virtual bool HeedsHints() const { return false; }
   // What is kept of these bytes in a local copy is wrong: they are fetched again when they are read.
   // FailedPrecondition if there is no copy of which parts can be fetched again.
   virtual absl::Status Forget(ByteRange range) const;
@@ -103,6 +106,7 @@ struct WorkContext {
   Deadline deadline = {};
   Progress* progress = nullptr;  // where a copy tells how far it is; may be null
   SpanContext span = {};         // of the work, for those who pass it on; invalid: of none
+  StandIns* stand_ins = nullptr; // for its thread, while the work waits long (base/wait.h); may be null
 
   // OK, Cancelled or DeadlineExceeded.
   absl::Status Check() const;

@@ -54,7 +54,7 @@ inline std::string_view Message(const absl::Status& status) {
 // "NotFound: no such shard", for logs and people.
 std::string ToString(const absl::Status& status);
 
-// The same status with "<context>: " before its message. OK stays OK.
+// The same status, payloads included, with "<context>: " before its message. OK stays OK.
 absl::Status Annotate(const absl::Status& status, std::string_view context);
 
 // A status from errno, classified: ENOENT NotFound; EMFILE, ENFILE, ENOSPC, EDQUOT, ENOMEM ResourceExhausted;

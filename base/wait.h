@@ -26,6 +26,30 @@ class WaitPoint {
 // A job looks at its cancel flag at least so often while it waits.
 inline constexpr absl::Duration kWaitSlice = absl::Milliseconds(20);
 
+// Whoever lends a thread to work that may wait long: for room, for its turn, for a network. Meanwhile another one takes
+// its place, so that what is queued behind does not wait with it. Any thread.
+class StandIns {
+ public:
+  virtual ~StandIns() = default;
+  virtual void BeginWait() = 0;
+  virtual void EndWait() = 0;
+};
+
+// A long wait, as long as this object. None in another.
+class LongWait {
+ public:
+  explicit LongWait(StandIns* stand_ins) : stand_ins_(stand_ins) {
+    if (stand_ins_ != nullptr) stand_ins_->BeginWait();
+  }
+  ~LongWait() {
+    if (stand_ins_ != nullptr) stand_ins_->EndWait();
+  }
+  LongWait(const LongWait&) = delete;
+
+ private:
+  StandIns* const stand_ins_;
+};
+
 // Waits until `done()`, which is called with `mu` held. OK, or what work.Check() says.
 template <typename Done>
 absl::Status WaitUntil(WaitPoint& point, Mutex& mu, const WorkContext& work, Done done)

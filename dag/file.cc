@@ -8,6 +8,9 @@
 namespace dagstore {
 namespace {
 
+// Children of a node that are named before they are read: as many as a partial copy takes.
+constexpr size_t kPrefetchLinksMax = 256;
+
 absl::StatusOr<BlockData> Fetch(BlockGetter& getter, const CidView& cid, const WorkContext& work) {
   RETURN_IF_ERROR(work.Check());
   auto data = GetBlock(getter, cid);
@@ -115,6 +118,11 @@ absl::Status UnixFsFile::ReadRange(uint64_t offset, uint64_t length,
     for (UnixFs::SizeCursor sizes(fs); sizes.Next(size) && links.Next(link) && start < end; start += size) {
       if (size > 0 && start + size > begin) parts.push_back({Cid(link.cid), start, size, part.depth + 1});
     }
+    std::vector<CidView> next;
+    for (size_t i = mark; i < parts.size() && next.size() < kPrefetchLinksMax; ++i) {
+      if (const CidView child = parts[i].cid.view(); !child.IsIdentity()) next.push_back(child);
+    }
+    if (!next.empty()) getter_->Prefetch(next);
     std::reverse(parts.begin() + static_cast<ptrdiff_t>(mark), parts.end());
   }
   return absl::OkStatus();

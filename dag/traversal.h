@@ -65,8 +65,8 @@ struct TraverseOptions {
   uint64_t depth_max = uint64_t{1} << 26;         // links from the root to a block
   uint64_t pending_bytes_max = uint64_t{1} << 28; // of links read and not followed yet: 256 MiB of memory
 
-  // Links of each block passed to BlockGetter::Prefetch, at most; 0: none.
-  size_t prefetch_links_max = 0;
+  // Links of each block passed to BlockGetter::Prefetch, at most; 0: none. As many as a partial copy takes.
+  size_t prefetch_links_max = 256;
   // Looked at before each block.
   WorkContext work = {};
 };

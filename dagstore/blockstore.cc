@@ -88,37 +88,14 @@ class ShardBlockstore final : public Blockstore {
     return shard_->index->Contains(cid.hash);
   }
 
-  absl::StatusOr<uint64_t> GetSize(const CidView& cid) const override {
-    if (cid.IsIdentity()) return cid.hash.digest.size();
-    uint64_t size = 0;
-    absl::Status status;
-    ASSIGN_OR_RETURN(const size_t found, shard_->index->Find(cid.hash, [&](const IndexEntry& entry) {
-      size = entry.data_size;
-      if (IsInferred(shard_->index->summary())) status = ReadDataSize(*shard_, entry, size);
-      return false;
-    }));
-    RETURN_IF_ERROR(status);
-    if (found == 0) return NotFound("shard \"{}\" has no block {}", shard_->key.Printable(), Cid(cid).ToText());
-    return size;
-  }
+  absl::StatusOr<uint64_t> GetSize(const CidView& cid) const override { return ReadShardBlockSize(*shard_, cid); }
 
   absl::Status Get(const CidView& cid, Block& block) const override { return ReadShardBlock(*shard_, cid, block); }
   absl::Status GetView(const CidView& cid, BlockView& view) const override {
     return ViewShardBlock(shard_, cid, view);
   }
 
-  void WillGet(std::span<const CidView> cids) const override {
-    std::vector<ByteRange> ranges;
-    for (const CidView& cid : cids) {
-      if (cid.IsIdentity()) continue;
-      const auto found = shard_->index->Find(cid.hash, [&](const IndexEntry& entry) {
-        ranges.push_back({shard_->index->summary().payload_offset + entry.offset, entry.size()});
-        return false;
-      });
-      if (!found.ok()) return;  // whoever gets the block is told
-    }
-    shard_->source->WillRead(ranges);
-  }
+  void WillGet(std::span<const CidView> cids) const override { HintShardBlocks(*shard_, cids); }
 
   absl::Status ForEachKey(absl::FunctionRef<bool(const MultihashView&)> visit) const override {
     return shard_->index->ForEach([&](const IndexEntry& entry) { return visit(entry.hash); });
@@ -200,6 +177,34 @@ absl::Status ViewShardBlock(const std::shared_ptr<const OpenShard>& shard, const
   RETURN_IF_ERROR(ReadShardBlock(*shard, cid, view.copy(), index_damaged));
   view.LookAtCopy();
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> ReadShardBlockSize(const OpenShard& shard, const CidView& cid) {
+  if (cid.IsIdentity()) return cid.hash.digest.size();
+  uint64_t size = 0;
+  absl::Status status;
+  ASSIGN_OR_RETURN(const size_t found, shard.index->Find(cid.hash, [&](const IndexEntry& entry) {
+    size = entry.data_size;
+    if (IsInferred(shard.index->summary())) status = ReadDataSize(shard, entry, size);
+    return false;
+  }));
+  RETURN_IF_ERROR(status);
+  if (found == 0) return NotFound("shard \"{}\" has no block {}", shard.key.Printable(), Cid(cid).ToText());
+  return size;
+}
+
+void HintShardBlocks(const OpenShard& shard, std::span<const CidView> cids) {
+  if (!shard.source->HeedsHints()) return;
+  std::vector<ByteRange> ranges;
+  for (const CidView& cid : cids) {
+    if (cid.IsIdentity()) continue;
+    const auto found = shard.index->Find(cid.hash, [&](const IndexEntry& entry) {
+      ranges.push_back({shard.index->summary().payload_offset + entry.offset, entry.size()});
+      return false;
+    });
+    if (!found.ok()) return;  // whoever gets the block is told
+  }
+  shard.source->WillRead(ranges);
 }
 
 std::unique_ptr<Blockstore> NewShardBlockstore(std::shared_ptr<const OpenShard> shard) {

@@ -91,6 +91,10 @@ struct OpenShard;
 absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& block, bool* index_damaged = nullptr);
 absl::Status ViewShardBlock(const std::shared_ptr<const OpenShard>& shard, const CidView& cid, BlockView& view,
                             bool* index_damaged = nullptr);
+// What GetSize of one shard says.
+absl::StatusOr<uint64_t> ReadShardBlockSize(const OpenShard& shard, const CidView& cid);
+// What WillGet of one shard does: nothing where its source is local.
+void HintShardBlocks(const OpenShard& shard, std::span<const CidView> cids);
 // Blocks of `shard`, which stays open as long as the blockstore.
 std::unique_ptr<Blockstore> NewShardBlockstore(std::shared_ptr<const OpenShard> shard);
 

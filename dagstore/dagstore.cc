@@ -188,7 +188,8 @@ absl::Status DagStore::Core::Start() {
   runner = std::make_unique<PooledJobRunner>(options, *executor, queues);
   if (repository->upgrader != nullptr) {
     repository->upgrader->SetBackground(
-        [runner = runner.get()](absl::AnyInvocable<void()> work) { runner->PostFetch(std::move(work)); });
+        [runner = runner.get()](absl::AnyInvocable<void()> work) { runner->PostFetch(std::move(work)); },
+        &runner->fetch_stand_ins());
     repository->copies->SetEvictor([queues = queues, copies = std::weak_ptr<CopyCache>(repository->copies)](
                                        std::vector<std::string> owners) {
       Request evict(NobodysMeta());
@@ -1066,7 +1067,7 @@ absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& di
   uint64_t removed = 0;
   for (const auto& [name, copy] : unowned) {
     if (!repository.upgrader->BeginRemovingOrphan(name)) continue;
-    RETURN_IF_ERROR(repository.upgrader->Delete(io, *copy));
+    RETURN_IF_ERROR(repository.upgrader->MoveToTrash(io, *copy));
     ++removed;
   }
   return removed;
@@ -1139,6 +1140,7 @@ absl::StatusOr<GcResult> DagStore::Core::Gc(const GcOptions& gc, const SpanConte
     result.orphans_removed += orphans;
   }
   RETURN_IF_ERROR(lookup.indexes->EmptyTrash().status());
+  if (repository->upgrader != nullptr) RETURN_IF_ERROR(repository->upgrader->EmptyTrash(*io).status());
   return result;
 }
 

@@ -73,6 +73,15 @@ class IndexedBlockstore::Cache {
     while (!entries_.empty()) Remove(entries_.begin(), released);
   }
 
+  // Those that heed hints.
+  absl::flat_hash_map<Ordinal, std::shared_ptr<const Accessor>> Remote() const {
+    absl::flat_hash_map<Ordinal, std::shared_ptr<const Accessor>> remote;
+    MutexLock lock(mu_);
+    for (const Entry& entry : entries_) {
+      if (entry.accessor->shard()->source->HeedsHints()) remote.emplace(entry.ordinal, entry.accessor);
+    }
+    return remote;
+  }
   void CountGet() {
     MutexLock lock(mu_);
     ++stats_.gets;
@@ -182,9 +191,39 @@ absl::StatusOr<uint64_t> IndexedBlockstore::GetSize(const CidView& cid) const {
   ASSIGN_OR_RETURN(const std::optional<IndexEntry> entry, FindEntry(cid, &inferred));
   if (!entry.has_value()) return NotFound("no shard has block {}", CidText(cid));
   if (!inferred) return entry->data_size;
-  Block block;  // the index has only an upper bound
-  RETURN_IF_ERROR(Get(cid, block));
-  return block.data().size();
+  // The index has only an upper bound: what the head of the section says is it.
+  ASSIGN_OR_RETURN(const std::vector<ShardCandidate> candidates, Candidates(cid));
+  absl::Status error = absl::OkStatus();
+  for (const ShardCandidate& candidate : candidates) {
+    const auto accessor = cache_->Get(candidate.key, candidate.ordinal);
+    if (!accessor.ok()) {
+      error = accessor.status();
+      continue;
+    }
+    const absl::StatusOr<uint64_t> size = ReadShardBlockSize(*(*accessor)->shard(), cid);
+    if (size.ok()) return size;
+    if (!absl::IsNotFound(size.status())) error = size.status();
+  }
+  RETURN_IF_ERROR(error);
+  return NotFound("no shard has block {}", CidText(cid));
+}
+
+void IndexedBlockstore::WillGet(std::span<const CidView> cids) const {
+  const absl::flat_hash_map<Ordinal, std::shared_ptr<const Accessor>> remote = cache_->Remote();
+  if (remote.empty()) return;
+  std::vector<MultihashView> hashes;
+  hashes.reserve(cids.size());
+  for (const CidView& cid : cids) hashes.push_back(cid.hash);
+  // Each of one shard only: it will be read from one.
+  std::vector<bool> named(cids.size());
+  absl::flat_hash_map<Ordinal, std::vector<CidView>> by_shard;
+  const absl::Status found = store_.lookup().FindCandidates(hashes, [&](size_t i, Ordinal ordinal, const ShardKey&) {
+    if (named[i] || !remote.contains(ordinal)) return;
+    named[i] = true;
+    by_shard[ordinal].push_back(cids[i]);
+  });
+  if (!found.ok()) return;  // whoever gets the block is told
+  for (const auto& [ordinal, of_shard] : by_shard) HintShardBlocks(*remote.at(ordinal)->shard(), of_shard);
 }
 
 absl::Status IndexedBlockstore::Get(const CidView& cid, Block& block) const {

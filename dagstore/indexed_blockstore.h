@@ -54,6 +54,8 @@ class IndexedBlockstore final : public Blockstore {
   // NotFound if no shard holds it. If shards should hold it but none could serve it: what the last one said.
   absl::Status Get(const CidView& cid, Block& block) const override;
   absl::Status GetView(const CidView& cid, BlockView& view) const override;
+  // To the shards that are at hand and behind a network.
+  void WillGet(std::span<const CidView> cids) const override;
   // Not the keys of every shard: walk ListShards and GetIterableIndex for that. Unimplemented.
   absl::Status ForEachKey(absl::FunctionRef<bool(const MultihashView&)> visit) const override;
 
@@ -80,6 +82,7 @@ class BlockstoreGetter final : public BlockGetter {
  public:
   explicit BlockstoreGetter(const Blockstore& blocks) : blocks_(blocks) {}
   absl::StatusOr<BlockData> Get(const CidView& cid) override;
+  void Prefetch(std::span<const CidView> next) override { blocks_.WillGet(next); }
 
  private:
   const Blockstore& blocks_;

@@ -48,9 +48,11 @@ struct JobSpec {
   std::shared_ptr<JobControl> control = {};  // null: nobody stops it, or looks how far it is
   std::shared_ptr<CancelFlag> cancel = {};   // the one in `control`
   std::optional<ShardRecord> record = {};  // if it is not durable yet; else the job reads it
+  StandIns* stand_ins = nullptr;           // of the pool that runs it; null: none
 
   WorkContext Work(const Clock& clock) const {
-    return {cancel.get(), &clock, meta.deadline, control == nullptr ? nullptr : &control->progress, meta.span};
+    return {cancel.get(), &clock, meta.deadline, control == nullptr ? nullptr : &control->progress, meta.span,
+            stand_ins};
   }
 
   explicit JobSpec(const TaskMeta& task_meta) : meta(task_meta) {}

@@ -477,7 +477,9 @@ WorkerPool& PooledJobRunner::PoolOf(JobKind kind) {
 }
 
 void PooledJobRunner::Start(JobSpec job) {
-  PoolOf(job.kind).Post([this, job = std::move(job)] {
+  WorkerPool& pool = PoolOf(job.kind);
+  job.stand_ins = &pool;
+  pool.Post([this, job = std::move(job)] {
     auto result = std::make_unique<JobResult>(executor_.Run(job));
     queues_->PushJobDone(job, std::move(result));
     if (job.kind != JobKind::kDestroy && job.kind != JobKind::kDiscard) return;

@@ -83,6 +83,7 @@ class PooledJobRunner final : public JobRunner {
  public:
   // Fetches ahead of readers and makes copies whole.
   void PostFetch(absl::AnyInvocable<void()> work) { fetch_.Post(std::move(work)); }
+  StandIns& fetch_stand_ins() { return fetch_; }
 
  private:
 

@@ -196,6 +196,50 @@ void AddStorage(Families& out, const StoreStats& stats) {
   out.Add(stats.lookups_ready ? 1 : 0);
 }
 
+void AddCopies(Families& out, const StoreStats& stats) {
+  const CopyCacheStats& copies = stats.copies;
+  out.Gauge("dagstore_copy_bytes", "Bytes of local copies, with what is reserved for those being made");
+  out.Add(static_cast<double>(copies.bytes));
+  out.Gauge("dagstore_copy_bytes_peak", "The most of them since the store was opened");
+  out.Add(static_cast<double>(copies.bytes_peak));
+  out.Gauge("dagstore_copy_bytes_max", "The quota of local copies");
+  out.Add(static_cast<double>(copies.bytes_max));
+  out.Gauge("dagstore_copies", "Local copies, by whether they may be given up");
+  out.Add(static_cast<double>(copies.copies - std::min(copies.copies, copies.pinned)), {{"pinned", "no"}});
+  out.Add(static_cast<double>(copies.pinned), {{"pinned", "yes"}});
+  out.Gauge("dagstore_copies_partial", "Partial copies that are open");
+  out.Add(static_cast<double>(stats.upgrader.copies_partial));
+  out.Counter("dagstore_copy_evictions_total", "Copies named to be given up, by outcome");
+  out.Add(static_cast<double>(copies.evictions), {{"outcome", "ok"}});
+  out.Add(static_cast<double>(copies.evictions_refused), {{"outcome", "refused"}});
+  out.Gauge("dagstore_copies_waiting", "Copies that wait for room");
+  out.Add(static_cast<double>(copies.waiting));
+  out.Counter("dagstore_copy_room_refused_total", "Wants of room that did not fit");
+  out.Add(static_cast<double>(copies.refused));
+  out.Counter("dagstore_copies_promoted_total", "Partial copies made whole because most of them was there");
+  out.Add(static_cast<double>(stats.upgrader.copies_promoted));
+  out.Counter("dagstore_copies_resumed_total", "Partial copies gone on with after an interruption");
+  out.Add(static_cast<double>(stats.upgrader.copies_resumed));
+  out.Counter("dagstore_copy_bytes_not_kept_total", "Bytes handed to readers without room to keep them");
+  out.Add(static_cast<double>(stats.upgrader.bytes_not_kept));
+  out.Counter("dagstore_prefetches_total", "Requests made ahead of their readers");
+  out.Add(static_cast<double>(stats.upgrader.prefetches));
+}
+
+void AddSources(Families& out, const SourceStats& sources) {
+  out.Counter("dagstore_source_requests_total", "Requests to remote sources");
+  out.Add(static_cast<double>(sources.requests));
+  out.Gauge("dagstore_source_requests", "Requests to remote sources that run, or wait for their turn");
+  out.Add(static_cast<double>(sources.requests_running), {{"state", "running"}});
+  out.Add(static_cast<double>(sources.requests_waiting), {{"state", "waiting"}});
+  out.Counter("dagstore_source_retries_total", "Attempts that were repeated");
+  out.Add(static_cast<double>(sources.retries));
+  out.Counter("dagstore_source_bytes_total", "Bytes received from remote sources");
+  out.Add(static_cast<double>(sources.bytes));
+  out.Gauge("dagstore_source_locations_failed", "Locations that failed and have not served since");
+  out.Add(static_cast<double>(sources.locations_failed));
+}
+
 void AddSpans(Families& out, const SpanSinkStats& spans) {
   out.Counter("dagstore_spans_total", "Spans of sampled traces, by what became of them");
   out.Add(static_cast<double>(spans.exported), {{"result", "exported"}});
@@ -212,6 +256,8 @@ std::string MetricsTextOf(const StoreStats& stats) {
   AddRequests(out, stats.engine);
   AddJobs(out, stats.engine);
   AddStorage(out, stats);
+  AddCopies(out, stats);
+  AddSources(out, stats.sources);
   AddSpans(out, stats.spans);
   return out.Text();
 }

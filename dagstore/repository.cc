@@ -172,8 +172,7 @@ absl::StatusOr<std::unique_ptr<Repository>> Repository::Open(const Options& opti
   upgrader.clock = &clock;
   upgrader.partial = options.partial;
   ASSIGN_OR_RETURN(repository->upgrader, Upgrader::Open(io, upgrader));
-  RETURN_IF_ERROR(repository->upgrader->SweepTemps(io).status());
-  ASSIGN_OR_RETURN(const std::vector<TransientInfo> copies, repository->upgrader->List(io));
+  ASSIGN_OR_RETURN(const std::vector<TransientInfo> copies, repository->upgrader->TakeStock(io));
   for (const TransientInfo& copy : copies) repository->copies->Found(copy.path, copy.size);
   return repository;
 }

@@ -1,8 +1,10 @@
 #include "dagstore/workers.h"
 
+#include <system_error>
+
 namespace dagstore {
 
-WorkerPool::WorkerPool(const std::string& name, int threads) {
+WorkerPool::WorkerPool(const std::string& name, int threads) : name_(name) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back(name, [this] { Run(); });
 }
 
@@ -13,6 +15,15 @@ WorkerPool::~WorkerPool() {
   }
   arrived_.NotifyAll();
   for (Thread& thread : threads_) thread.Join();
+  for (;;) {  // those may wait, and others begin for them
+    std::list<StandIn> begun;
+    {
+      MutexLock lock(mu_);
+      begun.swap(stand_ins_);
+    }
+    if (begun.empty()) break;
+    for (StandIn& stand_in : begun) stand_in.thread.Join();
+  }
 }
 
 void WorkerPool::Post(absl::AnyInvocable<void()> work) {
@@ -30,6 +41,50 @@ void WorkerPool::Run() {
       MutexLock lock(mu_);
       while (queue_.empty() && !ending_) arrived_.Wait(mu_);
       if (queue_.empty()) return;
+      work = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    work();
+  }
+}
+
+void WorkerPool::BeginWait() {
+  MutexLock lock(mu_);
+  ++waiting_;
+  if (standing_in_ >= waiting_ || standing_in_ >= kStandInsMax) return;
+  stand_ins_.remove_if([](StandIn& stand_in) {
+    if (stand_in.ended) stand_in.thread.Join();
+    return stand_in.ended;
+  });
+  StandIn& stand_in = stand_ins_.emplace_back();
+  try {
+    stand_in.thread = Thread(name_, [this, &stand_in] { RunAs(stand_in); });
+    ++standing_in_;
+  } catch (const std::system_error&) {
+    stand_ins_.pop_back();  // no thread is to be had: those behind wait
+  }
+}
+
+void WorkerPool::EndWait() {
+  {
+    MutexLock lock(mu_);
+    --waiting_;
+  }
+  arrived_.NotifyAll();
+}
+
+void WorkerPool::RunAs(StandIn& stand_in) {
+  for (;;) {
+    absl::AnyInvocable<void()> work;
+    {
+      MutexLock lock(mu_);
+      while (queue_.empty() && !ending_ && standing_in_ <= waiting_) arrived_.Wait(mu_);
+      if (queue_.empty() || standing_in_ > waiting_) {
+        --standing_in_;
+        stand_in.ended = true;
+        arrived_.NotifyOne();  // what woke this one may have been meant for another
+        return;
+      }
       work = std::move(queue_.front());
       queue_.pop_front();
     }

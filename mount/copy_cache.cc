@@ -42,6 +42,7 @@ absl::Status CopyCache::Take(uint64_t bytes, const WorkContext& work) {
       TakeNow(bytes);
       if (taken_ > High()) victims = Choose(Low());
     } else {
+      const LongWait wait(work.stand_ins);
       const uint64_t ticket = next_ticket_++;
       line_.push_back(ticket);
       absl::Status status;

@@ -141,6 +141,7 @@ class SourceReader final : public RandomReader {
 }  // namespace
 
 void HttpSource::Refine(const HttpResponse&, MountStat*) const {}
+absl::Status HttpSource::ErrorOf(const HttpResponse& response) const { return HttpError(response); }
 
 absl::StatusOr<std::unique_ptr<HttpResponse>> HttpSource::Send(const WorkContext& work, const std::string& method,
                                                                const HttpHeaders& headers) const {
@@ -208,7 +209,7 @@ absl::StatusOr<MountStat> HttpSource::Stat(const WorkContext& work) const {
     case 501:
       return StatByGet(work);
     default:
-      return HttpError(*response);
+      return ErrorOf(*response);
   }
 }
 
@@ -231,7 +232,7 @@ absl::StatusOr<MountStat> HttpSource::StatByGet(const WorkContext& work) const {
       return stat;
     }
     default:
-      return HttpError(*response);
+      return ErrorOf(*response);
   }
 }
 
@@ -264,7 +265,7 @@ absl::StatusOr<MountRange> HttpSource::OpenRange(const WorkContext& work, ByteRa
     case 416:
       return OpenNothing(work, validator);
     default:
-      return HttpError(*response);
+      return ErrorOf(*response);
   }
   RETURN_IF_ERROR(CheckEncoding(*response));
   MountRange opened;
@@ -298,7 +299,7 @@ absl::StatusOr<MountRange> HttpSource::OpenTail(const WorkContext& work, uint64_
     return Unimplemented("{}: the server serves no ranges", response->url().Redacted());
   }
   if (response->status() == 416) return OpenNothing(work, {});  // an empty file has no last byte
-  if (response->status() != 206) return HttpError(*response);
+  if (response->status() != 206) return ErrorOf(*response);
   RETURN_IF_ERROR(CheckEncoding(*response));
   const std::optional<ContentRange> got = ParseContentRange(*response);
   const std::optional<uint64_t> body_size = ContentLength(*response);
@@ -318,7 +319,7 @@ absl::StatusOr<std::unique_ptr<ByteStream>> HttpSource::OpenStream(const WorkCon
     return std::move(range.stream);
   }
   ASSIGN_OR_RETURN(std::unique_ptr<HttpResponse> response, Send(work, "GET", {}));
-  if (response->status() != 200) return HttpError(*response);  // also 206, for what was no range
+  if (response->status() != 200) return ErrorOf(*response);  // also 206, for what was no range
   RETURN_IF_ERROR(CheckEncoding(*response));
   const std::optional<uint64_t> size = ContentLength(*response);
   return std::make_unique<BodyStream>(std::move(response), size);

@@ -36,6 +36,8 @@ class HttpSource : public std::enable_shared_from_this<HttpSource> {
                                                  const HttpHeaders& headers) const = 0;
   // What this kind of server says about the file besides.
   virtual void Refine(const HttpResponse& response, MountStat* stat) const;
+  // A response that is none of 2xx, as an error.
+  virtual absl::Status ErrorOf(const HttpResponse& response) const;
 
  private:
   absl::StatusOr<std::unique_ptr<HttpResponse>> Send(const WorkContext& work, const std::string& method,

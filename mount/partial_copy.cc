@@ -36,8 +36,9 @@ bool TransientContext::Post(absl::AnyInvocable<void()> work) {
   return true;
 }
 
-void TransientContext::SetBackground(std::function<void(absl::AnyInvocable<void()>)> background) {
+void TransientContext::SetBackground(std::function<void(absl::AnyInvocable<void()>)> background, StandIns* stand_ins) {
   const MutexLock lock(mu_);
+  if (stand_ins != nullptr) stand_ins_.store(stand_ins, std::memory_order_release);  // what was posted may still run
   background_ = std::move(background);
 }
 
@@ -72,6 +73,7 @@ class PartialCopy::Reader final : public RandomReader {
       copy_->WillRead(copy_, ranges);
     }
   }
+  bool HeedsHints() const override { return !copy_->sealed(); }
   absl::Status Forget(ByteRange range) const override { return copy_->Forget(range); }
   absl::Status MakeWhole(const WorkContext& work) const override {
     return handle_.job ? copy_->FetchAll(handle_, work) : PartialCopy::MakeWhole(copy_, work);
@@ -620,7 +622,8 @@ void PartialCopy::WillRead(const std::shared_ptr<PartialCopy>& self, std::span<c
       runs.push_back({range.offset, end - range.offset});
     }
   }
-  if (runs.size() < 2) return;  // the reader itself asks for one
+  // The one from where he will read first on is asked for by the reader himself.
+  if (runs.empty() || (runs.size() == 1 && ranges.front().offset <= runs.front().offset)) return;
   for (size_t i = 0; i < runs.size(); ++i) {
     const ByteRange run = runs[i];
     const bool posted = context_->Post([self, run] {
@@ -647,6 +650,7 @@ void PartialCopy::MaybePromote(const std::shared_ptr<PartialCopy>& self) {
     WorkContext work;
     work.cancel = &self->context_->closing;
     work.clock = self->context_->clock;
+    work.stand_ins = self->context_->stand_ins();
     // Nobody waits for it, so it may wait: for room, in its turn.
     const absl::Status whole = MakeWhole(self, work);
     if (whole.ok()) self->context_->copies_promoted.fetch_add(1, std::memory_order_relaxed);

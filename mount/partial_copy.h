@@ -43,8 +43,8 @@ struct PartialLimits {
   // Two wanted pieces with less between them come in one request: 128 KiB take as long as half a round trip at 50
   // Mbit/s.
   size_t gap_bytes_max = 128 << 10;
-  // Bytes fetched after which the map is written, beside what goes on: up to twice as many are fetched again after a
-  // crash.
+  // Bytes fetched after which the map is written, beside what goes on: up to twice as many, and those of one request,
+  // are fetched again after a crash.
   size_t map_save_bytes = 64 << 20;
   // The end of an HTTP source is asked for together with its beginning: there a CARv2 has its index, of up to 26,000
   // blocks in this. 0: never.
@@ -78,13 +78,16 @@ struct TransientContext {
 
   // Runs `work` on a worker, or drops it if there is none.
   bool Post(absl::AnyInvocable<void()> work);
-  void SetBackground(std::function<void(absl::AnyInvocable<void()>)> background);
+  void SetBackground(std::function<void(absl::AnyInvocable<void()>)> background, StandIns* stand_ins);
+  // Of what Post runs; may be null.
+  StandIns* stand_ins() const { return stand_ins_.load(std::memory_order_acquire); }
 
   std::string PathOf(const std::string& name) const { return folder + "/" + name; }
 
  private:
   Mutex mu_;
   std::function<void(absl::AnyInvocable<void()>)> background_ ABSL_GUARDED_BY(mu_);
+  std::atomic<StandIns*> stand_ins_{nullptr};
 };
 
 struct PartialSource {

@@ -26,6 +26,13 @@ bool IsBucket(std::string_view name) {
          });
 }
 
+// What a server says is printed only if it can be one.
+bool IsRegion(std::string_view name) {
+  return !name.empty() && name.size() <= 32 && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  });
+}
+
 std::string EndpointOf(const Url& url) { return url.query.empty() ? kDefaultEndpoint : url.query[0].second; }
 
 absl::Status CheckUrl(const Url& url) {
@@ -90,6 +97,19 @@ HttpRequest NewS3Request(const S3Config& config, const Target& target, const std
   return request;
 }
 
+// An error that names the region to ask, where the server says that it was the wrong one.
+absl::Status S3Error(const S3Config& config, const Url& url, const HttpResponse& response) {
+  const std::string* region = response.Header("x-amz-bucket-region");
+  const int status = response.status();
+  const bool may_be_region = status == 301 || status == 307 || status == 400 || status == 403;
+  const auto known = config.endpoints.find(EndpointOf(url));
+  const std::string asked = known == config.endpoints.end() ? S3Endpoint().region : known->second.region;
+  if (region == nullptr || !may_be_region || *region == asked || !IsRegion(*region)) return HttpError(response);
+  return FailedPrecondition("{} answered {}: the bucket is in the region \"{}\", and the endpoint \"{}\" is of \"{}\": "
+                            "set its `region`, or add an endpoint",
+                            response.url().Redacted(), status, *region, EndpointOf(url), asked);
+}
+
 class S3Source final : public HttpSource {
  public:
   S3Source(Config config, Url url) : HttpSource(config->client), config_(std::move(config)), url_(std::move(url)) {}
@@ -100,6 +120,8 @@ class S3Source final : public HttpSource {
     ASSIGN_OR_RETURN(const Target target, Locate(*config_, url_, std::string_view(url_.path).substr(1)));
     return NewS3Request(*config_, target, method, headers);
   }
+
+  absl::Status ErrorOf(const HttpResponse& response) const override { return S3Error(*config_, url_, response); }
 
   void Refine(const HttpResponse& response, MountStat* stat) const override {
     const std::string* storage = response.Header("x-amz-storage-class");
@@ -186,7 +208,7 @@ absl::Status ListS3(const S3Config& config, const Url& folder, const WorkContext
     if (!token.empty()) target.url.target += "&continuation-token=" + AwsEncode(token, /*keep_slash=*/false);
     ASSIGN_OR_RETURN(const std::unique_ptr<HttpResponse> response,
                      config.client->Send(NewS3Request(config, target, "GET", {}), work));
-    if (response->status() != 200) return HttpError(*response);
+    if (response->status() != 200) return S3Error(config, folder, *response);
     ASSIGN_OR_RETURN(const std::string page, ReadBody(*response, kListPageBytesMax));
     if (page.find("<ListBucketResult") == page.npos) {
       return DataLoss("{}: the answer is no list of a bucket", response->url().Redacted());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/http.h"
 #include "base/siphash.h"
 
 namespace dagstore {
@@ -52,15 +53,22 @@ absl::StatusOr<Sources::Permit> Sources::Begin(const Url& url, const WorkContext
   std::string host = HostOf(url);
   const Deadline turn = Deadline::After(clock_, limits_.turn_wait_max);
   const MutexLock lock(mu_);
-  bool late = false;
-  ++waiting_;
-  const absl::Status waited = WaitUntil(*changed_, mu_, work, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {  // it is held
-    late = turn.Passed(clock_.Now());
+  const auto may_begin = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {  // it is held
     const auto of_host = running_by_host_.find(host);
-    return late || (running_ < limits_.requests_max &&
-                    (of_host == running_by_host_.end() || of_host->second < limits_.requests_per_host_max));
-  });
-  --waiting_;
+    return running_ < limits_.requests_max &&
+           (of_host == running_by_host_.end() || of_host->second < limits_.requests_per_host_max);
+  };
+  bool late = false;
+  absl::Status waited = work.Check();
+  if (waited.ok() && !may_begin()) {
+    const LongWait wait(work.stand_ins);
+    ++waiting_;
+    waited = WaitUntil(*changed_, mu_, work, [&] {
+      late = turn.Passed(clock_.Now());
+      return late || may_begin();
+    });
+    --waiting_;
+  }
   RETURN_IF_ERROR(waited);
   if (late) {
     return ResourceExhausted("no request to {} could begin within {}: {} run, the limits are {} and {} to a host", host,
@@ -119,6 +127,8 @@ absl::Status Sources::Received(uint64_t bytes, const WorkContext& work) {
 }
 
 absl::Status Sources::SleepUntil(MonotonicNanos until, const WorkContext& work) {
+  if (clock_.Now() >= until) return absl::OkStatus();
+  const LongWait wait(work.stand_ins);
   while (clock_.Now() < until) {
     RETURN_IF_ERROR(work.Check());
     changed_->Wait(mu_, std::min<absl::Duration>(kWaitSlice, absl::Nanoseconds(until - clock_.Now())));
@@ -126,12 +136,13 @@ absl::Status Sources::SleepUntil(MonotonicNanos until, const WorkContext& work) 
   return absl::OkStatus();
 }
 
-absl::Duration Sources::Backoff(int repetition) {
+absl::Duration Sources::Backoff(int repetition, const absl::Status& error) {
   absl::Duration pause = limits_.backoff_min;
   for (int i = 1; i < repetition && pause < limits_.backoff_max; ++i) pause *= 2;
   pause = std::min(pause, limits_.backoff_max);
   // Between half and one and a half: those who failed together do not come back together.
-  return pause * (0.5 + static_cast<double>(NextRandom(random_) >> 11) / 9007199254740992.0);
+  pause *= 0.5 + static_cast<double>(NextRandom(random_) >> 11) / 9007199254740992.0;
+  return std::max(pause, std::min(RetryAfterOf(error, clock_.WallNow()), limits_.retry_after_max));
 }
 
 absl::Status Sources::Pause(int attempt, const absl::Status& error, const WorkContext& work) {
@@ -139,7 +150,7 @@ absl::Status Sources::Pause(int attempt, const absl::Status& error, const WorkCo
   RETURN_IF_ERROR(work.Check());
   const MutexLock lock(mu_);
   ++stats_.retries;
-  return SleepUntil(clock_.Now() + absl::ToInt64Nanoseconds(Backoff(attempt - 1)), work);
+  return SleepUntil(clock_.Now() + absl::ToInt64Nanoseconds(Backoff(attempt - 1, error)), work);
 }
 
 void Sources::Report(const Url& url, const absl::Status& status) {
@@ -164,7 +175,7 @@ void Sources::Report(const Url& url, const absl::Status& status) {
   failure.last_error = status;
   failure.last = clock_.WallNow();
   failure.next_try =
-      failure.last + Backoff(static_cast<int>(std::min<uint64_t>(failure.failures, 64)));
+      failure.last + Backoff(static_cast<int>(std::min<uint64_t>(failure.failures, 64)), status);
 }
 
 SourceFailure Sources::FailureOf(const Url& url) const {

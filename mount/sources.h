@@ -37,6 +37,8 @@ struct SourceLimits {
   // Pause before the second attempt; doubled for each further one, with jitter of half of it either way.
   absl::Duration backoff_min = absl::Milliseconds(200);
   absl::Duration backoff_max = absl::Seconds(30);
+  // A server that asks for a longer pause (Retry-After of a 429 or 503) gets it, up to this.
+  absl::Duration retry_after_max = absl::Minutes(2);
   // Locations whose failures are remembered.
   size_t failures_kept_max = 4096;
 };
@@ -110,7 +112,7 @@ class Sources {
 
  private:
   void End(const std::string& host);
-  absl::Duration Backoff(int repetition) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Duration Backoff(int repetition, const absl::Status& error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status SleepUntil(MonotonicNanos until, const WorkContext& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const SourceLimits limits_;

@@ -77,6 +77,14 @@ bool IsTempName(std::string_view name, std::string_view& boot_id) {
          IsNamePart(boot_id, kBootIdBytesMax) && IsNumber(parts[3]) && parts[4] == "tmp";
 }
 
+// "<name of a copy's file>.<boot>"
+bool IsTrashName(std::string_view name) {
+  const size_t dot = name.rfind('.');
+  if (dot == name.npos || !IsNamePart(name.substr(dot + 1), kBootIdBytesMax)) return false;
+  name = name.substr(0, dot);
+  return IsOurName(name, "car") || IsOurName(name, "part") || IsOurName(name, "map");
+}
+
 // What was found at a source must be there, ready, and what was expected.
 absl::Status CheckFound(const Mount& mount, const MountStat& stat, const std::optional<uint64_t>& expected_size,
                         const std::string& expected_validator) {
@@ -219,7 +227,7 @@ Upgrader::Upgrader(UpgraderOptions options)
 
 Upgrader::~Upgrader() {
   context_->closing.Cancel();
-  context_->SetBackground(nullptr);
+  context_->SetBackground(nullptr, nullptr);
 }
 
 absl::StatusOr<std::unique_ptr<Upgrader>> Upgrader::Open(Io& io, UpgraderOptions options) {
@@ -241,13 +249,6 @@ absl::StatusOr<std::unique_ptr<Upgrader>> Upgrader::Open(Io& io, UpgraderOptions
     SourceLimits once;
     once.attempts_max = 1;
     context.sources = std::make_shared<Sources>(once, io, *context.clock, /*seed=*/0);
-  }
-  // Partial copies that nobody may have a record of: the next copy of the same source goes on with them.
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(kept.folder));
-  const MutexLock lock(upgrader->mu_);
-  for (const std::string& name : names) {
-    std::string_view stem;
-    if (IsOurName(name, "map", &stem)) upgrader->left_[std::string(stem)] = WithEnding(name, "car");
   }
   return upgrader;
 }
@@ -387,15 +388,22 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
     stat.size = *spec.expected_size;
     stat.validator = validator;
   } else {
-    // The first bytes come with the answer.
-    if (spec.for_job) tail = AskAhead(mount);
+    // The first bytes come with the answer; of one that is gone on with, only what it says of itself is wanted.
+    const bool goes_on = [&] {
+      const MutexLock lock(mu_);
+      return left_.contains(spec.name_stem);
+    }();
+    const uint64_t head_bytes = goes_on ? 1 : uint64_t{1} << kGranuleBitsMin;
+    if (spec.for_job && !goes_on) tail = AskAhead(mount);
+    WorkContext asking = work;
+    const LongWait wait(spec.for_job ? nullptr : std::exchange(asking.stand_ins, nullptr));
     Sources::Permit permit;
     for (int attempt = 1;; ++attempt) {
       const absl::Status status = [&]() -> absl::Status {
-        ASSIGN_OR_RETURN(permit, context_->sources->Begin(mount->url(), work));
-        ASSIGN_OR_RETURN(MountRange answer, mount->OpenRange(io, work, {0, uint64_t{1} << kGranuleBitsMin}, validator));
+        ASSIGN_OR_RETURN(permit, context_->sources->Begin(mount->url(), asking));
+        ASSIGN_OR_RETURN(MountRange answer, mount->OpenRange(io, asking, {0, head_bytes}, validator));
         stat = answer.stat;
-        head.resize(size_t{1} << kGranuleBitsMin);
+        head.resize(head_bytes);
         size_t have = 0;
         while (have < head.size()) {
           ASSIGN_OR_RETURN(const size_t n, answer.stream->Next(head.size() - have, head.data() + have));
@@ -403,8 +411,8 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
           have += n;
         }
         head.resize(have);
-        RETURN_IF_ERROR(context_->sources->Received(have, work));
-        if (stat.size_known && have < std::min<uint64_t>(stat.size, uint64_t{1} << kGranuleBitsMin))
+        RETURN_IF_ERROR(context_->sources->Received(have, asking));
+        if (stat.size_known && have < std::min(stat.size, head_bytes))
           return Unavailable("fetch {}: the source broke off at byte {} of {}", mount->url().Redacted(), have,
                              stat.size);
         return absl::OkStatus();
@@ -412,9 +420,9 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
       permit.Release();
       if (status.ok()) break;
       if (absl::IsUnimplemented(status)) return std::nullopt;  // it serves no ranges after all
-      RETURN_IF_ERROR(work.Check());
+      RETURN_IF_ERROR(asking.Check());
       context_->sources->Report(mount->url(), status);
-      RETURN_IF_ERROR(context_->sources->Pause(attempt + 1, status, work));
+      RETURN_IF_ERROR(context_->sources->Pause(attempt + 1, status, asking));
     }
     RETURN_IF_ERROR(CheckFound(*mount, stat, spec.expected_size, validator));
     if (!stat.size_known || !IsStrong(stat.validator)) return std::nullopt;
@@ -553,8 +561,9 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::UseExisting(const Mount& mount
   return used;
 }
 
-absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec& spec, Io& io,
-                                        const WorkContext& work) {
+absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec& spec, Io& io, WorkContext work) {
+  // A reader waits for it, and those who open what is here must not wait with him.
+  const LongWait wait(spec.for_job ? nullptr : std::exchange(work.stand_ins, nullptr));
   ASSIGN_OR_RETURN(const MountStat stat, StatSource(mount, spec, io, work));
   std::string temp;
   ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, CreateTemp(spec, io, &temp));
@@ -689,14 +698,7 @@ absl::Status Upgrader::Delete(Io& io, const TransientInfo& transient) {
   if (!transient.owned) return absl::OkStatus();
   if (!IsCopyName(transient.path))
     return InvalidArgument("delete a transient: its name is not one of ours");
-  if (const std::shared_ptr<PartialCopy> copy = Live(transient.path)) copy->Abandon();
-  {
-    const MutexLock lock(mu_);
-    live_.erase(transient.path);
-    adopted_.erase(transient.path);
-    const auto left = left_.find(transient.path.substr(0, transient.path.find('.')));
-    if (left != left_.end() && left->second == transient.path) left_.erase(left);
-  }
+  Disown(transient.path);
   bool removed = false;
   // The map first: without it the bytes say nothing.
   for (const char* ending : {"map", "part", "car"}) {
@@ -709,8 +711,75 @@ absl::Status Upgrader::Delete(Io& io, const TransientInfo& transient) {
   return removed ? io.SyncDir(options_.folder) : absl::OkStatus();
 }
 
+void Upgrader::Disown(const std::string& name) {
+  if (const std::shared_ptr<PartialCopy> copy = Live(name)) copy->Abandon();
+  const MutexLock lock(mu_);
+  live_.erase(name);
+  adopted_.erase(name);
+  const auto left = left_.find(name.substr(0, name.find('.')));
+  if (left != left_.end() && left->second == name) left_.erase(left);
+}
+
+absl::Status Upgrader::MoveToTrash(Io& io, const TransientInfo& transient) {
+  if (!transient.owned) return absl::OkStatus();
+  if (!IsCopyName(transient.path)) return InvalidArgument("trash a transient: its name is not one of ours");
+  Disown(transient.path);
+  RETURN_IF_ERROR(io.MakeDir(TrashDir()));
+  {
+    const MutexLock lock(mu_);
+    trashed_.push_back(transient.path);
+  }
+  bool moved = false;
+  for (const char* ending : {"map", "part", "car"}) {
+    const std::string name = WithEnding(transient.path, ending);
+    // One of an earlier life may have the same name.
+    const absl::Status gone = io.Rename(PathOf(name), fmt::format("{}/{}.{}", TrashDir(), name, options_.boot_id));
+    if (absl::IsNotFound(gone)) continue;
+    RETURN_IF_ERROR(gone);
+    moved = true;
+  }
+  if (!moved) return absl::OkStatus();
+  RETURN_IF_ERROR(io.SyncDir(TrashDir()));
+  return io.SyncDir(options_.folder);
+}
+
+absl::StatusOr<size_t> Upgrader::EmptyTrash(Io& io) {
+  std::vector<std::string> copies;
+  {
+    const MutexLock lock(mu_);
+    copies.swap(trashed_);
+  }
+  size_t removed = 0;
+  const absl::Status emptied = [&]() -> absl::Status {
+    const absl::StatusOr<std::vector<std::string>> names = io.List(TrashDir());
+    if (absl::IsNotFound(names.status())) return absl::OkStatus();
+    RETURN_IF_ERROR(names.status());
+    for (const std::string& name : *names) {
+      if (!IsTrashName(name)) continue;
+      const absl::Status gone = io.Remove(TrashDir() + "/" + name);
+      if (absl::IsNotFound(gone)) continue;  // another thread is at it, too
+      RETURN_IF_ERROR(gone);
+      ++removed;
+    }
+    return absl::OkStatus();
+  }();
+  if (!emptied.ok()) {
+    const MutexLock lock(mu_);
+    trashed_.insert(trashed_.end(), copies.begin(), copies.end());
+    return emptied;
+  }
+  for (const std::string& copy : copies) {
+    if (options_.space != nullptr) options_.space->Gone(copy);
+  }
+  return removed;
+}
+
 absl::StatusOr<size_t> Upgrader::SweepTemps(Io& io) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(options_.folder));
+  return SweepTempsOf(names, io);
+}
+
+absl::StatusOr<size_t> Upgrader::SweepTempsOf(const std::vector<std::string>& names, Io& io) {
   size_t swept = 0;
   for (const std::string& name : names) {
     std::string_view boot_id;
@@ -720,11 +789,33 @@ absl::StatusOr<size_t> Upgrader::SweepTemps(Io& io) {
     RETURN_IF_ERROR(io.Remove(PathOf(name)));
     ++swept;
   }
+  if (std::find(names.begin(), names.end(), kTrashName) != names.end()) {
+    ASSIGN_OR_RETURN(const size_t trashed, EmptyTrash(io));
+    swept += trashed;
+  }
   return swept;
 }
 
 absl::StatusOr<std::vector<TransientInfo>> Upgrader::List(Io& io) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(options_.folder));
+  return ListOf(names, io);
+}
+
+absl::StatusOr<std::vector<TransientInfo>> Upgrader::TakeStock(Io& io) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(options_.folder));
+  RETURN_IF_ERROR(SweepTempsOf(names, io).status());
+  {
+    // Those that nobody may have a record of: the next copy of the same source goes on with them.
+    const MutexLock lock(mu_);
+    for (const std::string& name : names) {
+      std::string_view stem;
+      if (IsOurName(name, "map", &stem)) left_[std::string(stem)] = WithEnding(name, "car");
+    }
+  }
+  return ListOf(names, io);
+}
+
+absl::StatusOr<std::vector<TransientInfo>> Upgrader::ListOf(const std::vector<std::string>& names, Io& io) const {
   std::vector<TransientInfo> copies;
   for (const std::string& name : names) {  // sorted: .car, .map and .part of a copy follow each other
     const bool whole = IsCopyName(name);

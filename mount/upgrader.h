@@ -8,6 +8,7 @@
 //   <stem>.<generation>.car             a whole, synced copy. There because a record says so, not because it exists
 //   <stem>.<generation>.part and .map   a partial copy, under the same name in records
 //   <stem>.<generation>.<boot>.<n>.tmp  a file being made in the life `boot` of the process; swept by later lives
+//   trash/<name>.<boot>                 what nobody owns, about to be removed
 // Names are not reused while their bytes are in use: a new copy of a shard gets a new generation, so an open reader
 // keeps the bytes it opened.
 //
@@ -97,7 +98,7 @@ struct UpgraderStats {
 
 class Upgrader {
  public:
-  // Makes the folder, with mode 0700, and looks at what is in it. InvalidArgument for a bad boot id.
+  // Makes the folder, with mode 0700. InvalidArgument for a bad boot id.
   static absl::StatusOr<std::unique_ptr<Upgrader>> Open(Io& io, UpgraderOptions options);
   ~Upgrader();
 
@@ -126,17 +127,26 @@ class Upgrader {
   // Delete, unless somebody may still want it.
   absl::Status Discard(Io& io, const TransientInfo& transient);
 
-  // Worker thread. Removes the temporaries of other boots; returns how many. Other names are not
-  // touched.
+  // Worker thread. Moves a copy of ours that nobody owns to the folder `trash`, durably; takes the same time for any
+  // size. Its room is given back by EmptyTrash, which removes what is there; returns how many files.
+  absl::Status MoveToTrash(Io& io, const TransientInfo& transient);
+  absl::StatusOr<size_t> EmptyTrash(Io& io);
+
+  // Worker thread. Removes the temporaries of other boots, and what they left in the trash; returns how many. Other
+  // names are not touched.
   absl::StatusOr<size_t> SweepTemps(Io& io);
 
   // Worker thread. The copies in the folder, whole and partial, by name. Without validators: those are in the
   // records. `size` is what is on disk.
   absl::StatusOr<std::vector<TransientInfo>> List(Io& io);
+  // Worker thread, once, before the first copy: SweepTemps, and what List gives, of one look at the folder. Partial
+  // copies that are there are gone on with from now on.
+  absl::StatusOr<std::vector<TransientInfo>> TakeStock(Io& io);
 
-  // Where prefetches and promotions run; null before the workers end. Any thread.
-  void SetBackground(std::function<void(absl::AnyInvocable<void()>)> background) {
-    context_->SetBackground(std::move(background));
+  // Where prefetches and promotions run, and who stands in while they wait (may be null, else outlives them); null
+  // before the workers end. Any thread.
+  void SetBackground(std::function<void(absl::AnyInvocable<void()>)> background, StandIns* stand_ins = nullptr) {
+    context_->SetBackground(std::move(background), stand_ins);
   }
   // Work in the background ends soon.
   void BeginClose() { context_->closing.Cancel(); }
@@ -157,8 +167,7 @@ class Upgrader {
   // meet as well.
   absl::StatusOr<std::optional<Upgraded>> UseExisting(const Mount& mount, const TransientSpec& spec,
                                                       Io& io, const WorkContext& work) const;
-  absl::StatusOr<Upgraded> Copy(const Mount& mount, const TransientSpec& spec, Io& io,
-                                const WorkContext& work);
+  absl::StatusOr<Upgraded> Copy(const Mount& mount, const TransientSpec& spec, Io& io, WorkContext work);
   // Empty if the source does not say enough of itself for a partial copy.
   absl::StatusOr<std::optional<Upgraded>> Partial(const std::vector<std::shared_ptr<const Mount>>& locations,
                                                   size_t location, const TransientSpec& spec, Io& io,
@@ -177,6 +186,11 @@ class Upgrader {
                                                         const std::string& temp,
                                                         const std::string& name, uint64_t size,
                                                         Io& io) const;
+  absl::StatusOr<size_t> SweepTempsOf(const std::vector<std::string>& names, Io& io);
+  absl::StatusOr<std::vector<TransientInfo>> ListOf(const std::vector<std::string>& names, Io& io) const;
+  std::string TrashDir() const { return options_.folder + "/" + kTrashName; }
+  // Nobody goes on with `copy` any more.
+  void Disown(const std::string& copy);
   std::shared_ptr<PartialCopy> Live(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
   struct Tail;
   // Asks for what is worth it beside the first request to a source of which nothing is known. Null: not worth it.
@@ -186,7 +200,10 @@ class Upgrader {
   const std::shared_ptr<TransientContext> context_;
   std::atomic<uint64_t> copies_resumed_{0};
 
+  static constexpr char kTrashName[] = "trash";
+
   mutable Mutex mu_;
+  std::vector<std::string> trashed_ ABSL_GUARDED_BY(mu_);  // copies whose room is not given back yet
   absl::flat_hash_map<std::string, std::weak_ptr<PartialCopy>> live_ ABSL_GUARDED_BY(mu_);  // by name
   // By stem: the name of a partial copy that an earlier job or an earlier life left, and that may be gone on with.
   absl::flat_hash_map<std::string, std::string> left_ ABSL_GUARDED_BY(mu_);

@@ -28,6 +28,32 @@ absl::StatusOr<std::string> Get(HttpClient& client, std::string_view url, const 
   return ReadBody(*response, 64 << 20);
 }
 
+TEST_CASE("http: how long a server wants to be left alone is kept with its error") {
+  SharedText header;
+  HttpServer server([&](const HttpServer::Request& request, HttpServer::Connection& connection) {
+    connection.Answer(request.target == "/429" ? 429 : request.target == "/403" ? 403 : 503, header.Get(), "");
+  });
+  const auto client = ValueOf(NewHttpClient(LoopbackOptions()));
+  const absl::Time now = absl::FromUnixSeconds(784111777);  // Sun, 06 Nov 1994 08:49:37 GMT
+  const auto asked = [&](const std::string& target, const std::string& value) {
+    header.Set(value.empty() ? std::string() : "Retry-After: " + value + "\r\n");
+    const absl::Status error = Get(*client, server.Url(target)).status();
+    CHECK_EQ(absl::IsUnavailable(error), target != "/403");
+    CHECK(RetryAfterOf(Annotate(error, "fetch"), now) == RetryAfterOf(error, now));
+    return RetryAfterOf(error, now);
+  };
+  CHECK(asked("/429", "7") == absl::Seconds(7));
+  CHECK(asked("/503", "120") == absl::Seconds(120));
+  CHECK(asked("/503", "Sun, 06 Nov 1994 08:50:07 GMT") == absl::Seconds(30));
+  CHECK(asked("/503", "Sun, 06 Nov 1994 08:40:07 GMT") == absl::ZeroDuration());
+  for (const char* nothing : {"", "soon", "-5", "99999999999", "7 7"}) {
+    CHECK(asked("/503", nothing) == absl::ZeroDuration());
+  }
+  CHECK(asked("/503", std::string(65, '1')) == absl::ZeroDuration());
+  CHECK(asked("/403", "7") == absl::ZeroDuration());
+  CHECK(RetryAfterOf(absl::OkStatus(), now) == absl::ZeroDuration());
+}
+
 TEST_CASE("http url: one reading only, or none") {
   struct Case {
     const char* text;

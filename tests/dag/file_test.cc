@@ -179,6 +179,21 @@ TEST_CASE("file: a chain of single children is read down to the depth limit") {
   CHECK_CODE(ReadRange(blocks, cid, 0, 1), kResourceExhausted);
 }
 
+TEST_CASE("file: the parts of a range are hinted, in the order in which they are read") {
+  MemoryBlocks own;
+  std::vector<Cid> leaves;
+  std::vector<uint64_t> sizes;
+  std::vector<NamedLink> links;
+  for (const char* text : {"first", "second", "third"}) {
+    leaves.push_back(own.Put(kCodecRaw, AsSpan(text)));
+    links.push_back({"", leaves.back()});
+    sizes.push_back(std::string_view(text).size());
+  }
+  const Cid root = own.Put(kCodecDagPb, EncodeNode(links, {.block_sizes = sizes}));
+  CHECK_EQ(ValueOf(ReadRange(own, root, 5, 100)), "secondthird");
+  CHECK_EQ(own.hinted, std::vector<std::string>{leaves[1].ToText(), leaves[2].ToText()});
+}
+
 TEST_CASE("file: an error of the sink ends the reading") {
   MemoryBlocks blocks("gateway-conformance/dir-with-duplicate-files.car");
   const Cid cid = Find(blocks, blocks.roots.at(0).ToText() + "/multiblock.txt");

@@ -2,8 +2,11 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <thread>
 
+#include "dag/traversal.h"
+#include "dagstore/indexed_blockstore.h"
 #include "index/car_index.h"
 #include "shard/car_reader.h"
 #include "tests/dagstore/store_testing.h"
@@ -15,10 +18,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A CARv2 of MakeCar(seed, blocks) with an index of form 0x0401. `twist` may spoil the entries.
-Bytes MakeIndexedCar(uint64_t seed, uint64_t blocks,
-                     const std::function<void(std::vector<std::pair<Bytes, uint64_t>>&)>& twist = {}) {
-  const Bytes payload = MakeCar(seed, blocks);
+using Twist = std::function<void(std::vector<std::pair<Bytes, uint64_t>>&)>;
+
+// A CARv2 of `payload` with an index of form 0x0401. `twist` may spoil the entries.
+Bytes IndexedCarOf(const Bytes& payload, const Twist& twist = {}) {
   const auto source = NewMemoryReader(Span(payload));
   const auto reader = ValueOf(CarReader::Open(*source));
   std::vector<std::pair<Bytes, uint64_t>> entries;
@@ -43,6 +46,30 @@ Bytes MakeIndexedCar(uint64_t seed, uint64_t blocks,
     AppendBytes(out, entry.first);
     Append64(out, entry.second);
   }
+  return out;
+}
+Bytes MakeIndexedCar(uint64_t seed, uint64_t blocks, const Twist& twist = {}) {
+  return IndexedCarOf(MakeCar(seed, blocks), twist);
+}
+
+// Blocks of `bytes` bytes each, far apart in anything that counts in granules.
+std::vector<TestBlock> LargeBlocks(uint64_t count, size_t bytes) {
+  std::vector<TestBlock> blocks;
+  for (uint64_t i = 0; i < count; ++i) {
+    Bytes data(bytes, static_cast<uint8_t>(i));
+    blocks.push_back({ValueOf(Cid::Of(kCodecRaw, kSha2_256, data)), data});
+  }
+  return blocks;
+}
+Bytes CarOf(const std::vector<TestBlock>& blocks) {
+  Bytes out;
+  CarWriter writer = ValueOf(CarWriter::Start(
+      [&out](Span bytes) {
+        AppendBytes(out, bytes);
+        return absl::OkStatus();
+      },
+      {blocks.front().cid}));
+  for (const TestBlock& block : blocks) REQUIRE_STATUS_OK(writer.Put(block.cid.view().bytes, block.data));
   return out;
 }
 
@@ -341,6 +368,11 @@ TEST_CASE("remote store: the quota holds at every moment, under a working set th
   const StoreStats stats = ValueOf(world.store->Stats());
   CHECK_LE(stats.copies.bytes_peak, world.options.copies.bytes_max);
   CHECK_GE(stats.copies.evictions, 3);
+  const std::string metrics = ValueOf(world.store->MetricsText());
+  CHECK(metrics.find(fmt::format("dagstore_copy_evictions_total{{outcome=\"ok\"}} {}\n", stats.copies.evictions)) !=
+        std::string::npos);
+  CHECK(metrics.find(fmt::format("dagstore_source_requests_total {}\n", stats.sources.requests)) != std::string::npos);
+  CHECK(metrics.find("dagstore_copies{pinned=\"yes\"} 1\n") != std::string::npos);
   CHECK_EQ(stats.engine.shards_by_state[static_cast<size_t>(ShardState::kErrored)], 0);
   const ShardInfo pinned = ValueOf(world.store->GetShardInfo(ShardKey("s0")));
   CHECK(pinned.pinned);
@@ -422,6 +454,121 @@ TEST_CASE("remote store: a copy that does not fit the quota leaves its shard as 
   world.options.copies.bytes_max = UINT64_MAX;
   world.Restart();
   CheckServes(*world.store, "a", 12, 300);
+}
+
+TEST_CASE("remote store: the size of a block is asked of the head of its section, where the index has a bound only") {
+  const std::vector<TestBlock> blocks = LargeBlocks(20, 500'000);
+  World world;
+  world.options.embedded_index_samples = 2;
+  world.Restart();
+  RemoteSource& source = world.Source("a", IndexedCarOf(CarOf(blocks)));
+  REQUIRE_STATUS_OK(world.Register("a"));
+  REQUIRE(ValueOf(world.store->GetShardInfo(ShardKey("a"))).inferred_index);
+  const IndexedBlockstore all(*world.store);
+  const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
+  const auto one = accessor.NewBlockstore();
+  uint64_t sent = source.bytes_sent;
+  CHECK_EQ(ValueOf(all.GetSize(blocks[7].cid.view())), 500'000);
+  CHECK_LE(source.bytes_sent - sent, 2 * 65536);
+  sent = source.bytes_sent;
+  CHECK_EQ(ValueOf(one->GetSize(blocks[12].cid.view())), 500'000);
+  CHECK_LE(source.bytes_sent - sent, 2 * 65536);
+  CHECK_CODE(all.GetSize(MakeBlock(1, 1).cid.view()).status(), kNotFound);
+}
+
+TEST_CASE("remote store: a walk says what it reads next, so that a partial copy fetches it together") {
+  // The leaves lie in the file the other way round: nobody goes forward.
+  std::vector<TestBlock> blocks = LargeBlocks(100, 100'000);
+  Bytes list = {0x98, static_cast<uint8_t>(blocks.size())};
+  for (const TestBlock& leaf : blocks) {
+    AppendBytes(list, Bytes{0xd8, 0x2a, 0x58, static_cast<uint8_t>(leaf.cid.view().bytes.size() + 1), 0});
+    AppendBytes(list, leaf.cid.view().bytes);
+  }
+  std::reverse(blocks.begin(), blocks.end());
+  blocks.insert(blocks.begin(), {ValueOf(Cid::Of(kCodecDagCbor, kSha2_256, list)), list});
+  const Bytes car = IndexedCarOf(CarOf(blocks));
+  const auto requests_of_walk = [&](size_t links) {
+    World world;
+    world.options.embedded_index_samples = 2;
+    world.Restart();
+    RemoteSource& source = world.Source("a", car);
+    REQUIRE_STATUS_OK(world.Register("a"));
+    const int before = source.requests;
+    const IndexedBlockstore all(*world.store);
+    BlockstoreGetter getter(all);
+    TraverseOptions options;
+    options.prefetch_links_max = links;
+    uint64_t bytes = 0;
+    CHECK_STATUS_OK(Traverse(getter, blocks.front().cid.view(), options, [&](const CidView&, const BlockData& data) {
+      bytes += data.bytes().size();
+      return absl::OkStatus();
+    }));
+    CHECK_EQ(bytes, list.size() + 100 * 100'000);
+    CHECK_LE(source.bytes_sent, source.content.size());
+    return source.requests - before;
+  };
+  CHECK_GE(requests_of_walk(0), 90);
+  CHECK_LE(requests_of_walk(TraverseOptions().prefetch_links_max), 20);  // 10 MB, at most 8 MiB each, and the reader's own
+}
+
+TEST_CASE("remote store: copies that wait for room hold up nobody else who opens or registers") {
+  World world(/*quota=*/1'600'000);
+  world.options.open_threads = world.options.index_threads = 1;
+  world.Restart();
+  constexpr uint64_t kBlocks = 2000;  // 1 MB: the quota is for one
+  for (int i = 0; i < 4; ++i) world.Source("s" + std::to_string(i), MakeCar(30 + i, kBlocks), /*ranges=*/false);
+  WriteBytes(world.dir.File("local.car"), MakeCar(40, 20));
+  const auto register_local = [&](const std::string& key) {
+    return world.store->RegisterShardSync(key, MountOfFile(*world.store, world.dir.File("local.car")));
+  };
+  REQUIRE_STATUS_OK(register_local("local"));
+  for (const char* key : {"s0", "s1", "s2"}) {
+    REQUIRE_STATUS_OK(world.Register(key));
+    CHECK_EQ(ValueOf(world.store->Gc()).copies_removed, 1);
+  }
+  {
+    const Accessor in_use = ValueOf(world.store->AcquireShardSync(ShardKey("s0")));
+    const Channel<ShardResult> opened(2), registered(1);
+    const Ticket waiting[] = {
+        ValueOf(world.store->AcquireShard(ShardKey("s1"), opened)),
+        ValueOf(world.store->AcquireShard(ShardKey("s2"), opened)),
+        ValueOf(world.store->RegisterShard(ShardKey("s3"), MountOfUrl(*world.store, "remote://s3/a.car"), registered))};
+    // Behind them, in the same lines.
+    CheckServes(*world.store, "local", 40, 20);
+    REQUIRE_STATUS_OK(register_local("another"));
+    CheckServes(*world.store, "another", 40, 20);
+    CHECK_FALSE(opened.TryReceive().has_value());
+    CHECK_FALSE(registered.TryReceive().has_value());
+    for (const Ticket ticket : waiting) CHECK_STATUS_OK(world.store->Stop(ticket));
+  }
+  CheckServes(*world.store, "s1", 31, kBlocks);
+}
+
+TEST_CASE("remote store: gc removes a partial copy that a killed process left behind, and only that") {
+  World world;
+  world.Source("a", MakeIndexedCar(50, 2000));
+  REQUIRE_STATUS_OK(world.Register("a"));  // ordinal 1
+  REQUIRE_STATUS_OK(world.store->DestroyShardSync(ShardKey("a")));
+  REQUIRE_STATUS_OK(world.Register("a"));
+  world.store.reset();
+  const std::string folder = world.options.dir + "/transients/";
+  std::set<std::string> living;
+  for (const auto& entry : fs::directory_iterator(folder)) living.insert(entry.path().filename());
+  CHECK_EQ(living.size(), 2);
+  const std::string stem = ShardKey("a").FileStem();
+  for (const char* name : {".1.part", ".1.map"}) WriteBytes(folder + stem + name, AsSpan("left"));
+  for (const std::string& name : {stem + ".1.part.bak", std::string("notes.part"), stem + ".map"}) {
+    WriteBytes(folder + name, AsSpan("of somebody else"));
+    living.insert(name);
+  }
+  world.Restart();
+  CHECK_EQ(ValueOf(world.store->Gc({.copy_bytes_target = UINT64_MAX})).orphans_removed, 1);
+  std::set<std::string> left;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) left.insert(entry.path().filename());
+  }
+  CHECK(left == living);
+  CheckServes(*world.store, "a", 50, 100);
 }
 
 }  // namespace

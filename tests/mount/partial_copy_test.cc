@@ -36,6 +36,7 @@ struct World {
     options.space = cache;
     options.sources = sources;
     upgrader = ValueOf(Upgrader::Open(io, options));
+    for (const TransientInfo& copy : ValueOf(upgrader->TakeStock(io))) cache->Found(copy.path, copy.size);
   }
   absl::StatusOr<Upgraded> Upgrade(const WorkContext& work = {}) {
     return upgrader->Upgrade(*mount, spec, io, work);

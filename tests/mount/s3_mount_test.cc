@@ -93,6 +93,42 @@ TEST_CASE("s3 mount: a wrong key, a credential for others and an unknown endpoin
   }
 }
 
+TEST_CASE("s3 mount: an endpoint of the wrong region is told the right one, if that can be one") {
+  std::atomic<int> status = 301;
+  SharedText region;
+  HttpServer server([&](const HttpServer::Request&, HttpServer::Connection& connection) {
+    connection.Answer(status, "x-amz-bucket-region: " + region.Get() + "\r\n", "");
+  });
+  NetworkMountConfig config = LoopbackConfig();
+  config.s3["default"] = {.url = server.Url(""), .region = "lab-1", .path_style = true};
+  const Network network(config);
+  const auto messages = [&] {
+    const auto mount = network.Make("s3://cars/a.car");
+    const absl::Status stat = mount->Stat(Io::Posix(), {}).status();
+    const absl::Status range = mount->OpenRange(Io::Posix(), {}, {0, 10}, {}).status();
+    const absl::Status list = network.registry.List(ValueOf(Url::Parse("s3://cars/")), {}, [](const MountListEntry&) {
+      return absl::OkStatus();
+    });
+    for (const absl::Status& error : {stat, range, list}) CHECK_CODE(error, kFailedPrecondition);
+    return ToString(stat) + ToString(range) + ToString(list);
+  };
+  const auto count = [](const std::string& text, std::string_view word) {
+    int found = 0;
+    for (size_t at = text.find(word); at != text.npos; at = text.find(word, at + 1)) ++found;
+    return found;
+  };
+  region.Set("eu-west-2");
+  for (const int code : {301, 307, 400, 403}) {
+    status = code;
+    INFO(messages());
+    CHECK_EQ(count(messages(), "in the region \"eu-west-2\", and the endpoint \"default\" is of \"lab-1\""), 3);
+  }
+  for (const char* other : {"lab-1", "", "<script>", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}) {
+    region.Set(other);
+    CHECK_EQ(count(messages(), "region"), 0);
+  }
+}
+
 TEST_CASE("s3 mount: an object in the archive exists, and is ready once it is restored") {
   FakeS3 server;
   const Network network(ConfigFor(server));

@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "base/http.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/fake_io.h"
 #include "tests/testing.h"
@@ -69,6 +70,75 @@ TEST_CASE("sources: attempts are as many as the limit says, with pauses that dou
   CancelFlag stop;
   stop.Cancel();
   CHECK_CODE(sources.Pause(2, down, {.cancel = &stop}), kCancelled);
+}
+
+// A 503 with this Retry-After.
+absl::Status Busy(const std::string& retry_after) {
+  class Answer final : public HttpResponse {
+   public:
+    explicit Answer(const std::string& retry_after) : headers_({{"retry-after", retry_after}}) {}
+    absl::StatusOr<size_t> Next(size_t, uint8_t*) override { return size_t{0}; }
+    int status() const override { return 503; }
+    const HttpHeaders& headers() const override { return headers_; }
+    const HttpUrl& url() const override { return url_; }
+
+   private:
+    const HttpHeaders headers_;
+    const HttpUrl url_ = ValueOf(HttpUrl::Parse("http://h/"));
+  };
+  return HttpError(Answer(retry_after));
+}
+
+TEST_CASE("sources: a server that asks for a longer pause gets it, up to a limit") {
+  FakeClock clock;
+  TimeIo io(clock);
+  SourceLimits limits;
+  limits.retry_after_max = absl::Seconds(60);
+  Sources sources(limits, io, clock, 1);
+  const auto pause = [&](const absl::Status& error) {
+    const MonotonicNanos before = clock.Now();
+    CHECK_STATUS_OK(sources.Pause(2, error, {}));
+    return absl::Nanoseconds(clock.Now() - before);
+  };
+  CHECK(pause(Busy("20")) >= absl::Seconds(20));
+  CHECK(pause(Busy("20")) <= absl::Seconds(20) + kWaitSlice);
+  CHECK(pause(Busy("7200")) >= absl::Seconds(60));
+  CHECK(pause(Busy("7200")) <= absl::Seconds(60) + kWaitSlice);
+  CHECK(pause(Busy("0")) <= limits.backoff_min * 3 / 2 + kWaitSlice);
+  // Others are asked first for as long.
+  const Url url = UrlOf("http://h/a.car");
+  sources.Report(url, Busy("20"));
+  CHECK(sources.Resting(url));
+  clock.Advance(absl::Seconds(19));
+  CHECK(sources.Resting(url));
+  clock.Advance(absl::Seconds(2));
+  CHECK_FALSE(sources.Resting(url));
+}
+
+TEST_CASE("sources: what nobody needs takes no more than half of the places, and a host is new once a minute") {
+  FakeClock clock;
+  TimeIo io(clock);
+  SourceLimits limits;
+  limits.requests_max = 100;
+  limits.requests_per_host_max = 4;
+  Sources sources(limits, io, clock, 1);
+  const Url url = UrlOf("http://h/a.car"), other = UrlOf("http://h/b.car");
+  CHECK(sources.FirstInAWhile(url));
+  CHECK_FALSE(sources.FirstInAWhile(other));
+  std::optional<Sources::Permit> first = sources.TryBegin(url), second = sources.TryBegin(other);
+  CHECK(first.has_value());
+  CHECK(second.has_value());
+  CHECK_FALSE(sources.TryBegin(url).has_value());
+  CHECK(sources.TryBegin(UrlOf("http://elsewhere/")).has_value());
+  CHECK_STATUS_OK(sources.Begin(url, {}).status());  // who needs it gets the rest
+  clock.Advance(absl::Minutes(2));
+  CHECK_FALSE(sources.FirstInAWhile(url));  // they run still
+  clock.Advance(absl::Minutes(2));
+  first.reset();
+  second.reset();
+  CHECK_FALSE(sources.FirstInAWhile(url));
+  clock.Advance(absl::Minutes(2));
+  CHECK(sources.FirstInAWhile(url));
 }
 
 // Defect 43: limits defaulted to none.

@@ -567,6 +567,64 @@ TEST_CASE("upgrader: a sweep takes temporaries of other boots and nothing else")
   CHECK_EQ(copies[0].path, "abc.1.car");
 }
 
+TEST_CASE("upgrader: what nobody owns goes through the trash, whole or partial, and strangers stay") {
+  FakeIo io;
+  World world(io);
+  const std::vector<std::string> strangers = {"abc.1.part.bak", "abc.x.map", "notes.part", "trash/abc.1.car",
+                                              "trash/notes.boot1"};
+  for (const char* name : {"abc.1.part", "abc.1.map", "abc.2.car"}) io.WriteFile(world.Path(name), AsSpan("x"));
+  for (const std::string& name : strangers) io.WriteFile(world.Path(name), AsSpan("x"));
+  world.gate.left -= 30;
+  world.gate.held = {{"abc.1.car", 10}, {"abc.2.car", 20}};
+  (void)io.TakeLog();
+  CHECK_STATUS_OK(world.upgrader->MoveToTrash(io, {.path = "abc.1.car", .owned = true}));
+  const std::string folder = world.options.folder;
+  const std::vector<std::string> log = io.TakeLog();
+  CHECK_EQ(log, std::vector<std::string>{
+                             fmt::format("makedir {}/trash", folder),
+                             fmt::format("rename {0}/abc.1.map {0}/trash/abc.1.map.boot1", folder),
+                             fmt::format("rename {0}/abc.1.part {0}/trash/abc.1.part.boot1", folder),
+                             fmt::format("syncdir {}/trash", folder), fmt::format("syncdir {}", folder)});
+  CHECK_STATUS_OK(world.upgrader->MoveToTrash(io, {.path = "abc.2.car", .owned = true}));
+  CHECK_EQ(world.gate.left, world.gate.limit - 30);  // it is on disk still
+  CHECK_CODE(world.upgrader->MoveToTrash(io, {.path = "notes.car", .owned = true}), kInvalidArgument);
+  CHECK_STATUS_OK(world.upgrader->MoveToTrash(io, {.path = "/home/me/a.car", .owned = false}));
+  // A crash before it is removed: the next start does it.
+  io.Crash(FakeIo::Lost::kAll);
+  world.options.boot_id = "boot2";
+  world.upgrader = ValueOf(Upgrader::Open(io, world.options));
+  CHECK(ValueOf(world.upgrader->TakeStock(io)).empty());
+  std::vector<std::string> left;
+  for (const std::string& name : strangers) left.push_back(world.Path(name));
+  CHECK_EQ(io.Files(), left);
+  // And without a crash.
+  io.WriteFile(world.Path("abc.3.car"), AsSpan("x"));
+  world.gate.held = {{"abc.3.car", 30}};
+  CHECK_STATUS_OK(world.upgrader->MoveToTrash(io, {.path = "abc.3.car", .owned = true}));
+  io.FailNth(FakeIo::Op::kRemove, 1, Unavailable("the disk is away"));
+  CHECK_CODE(world.upgrader->EmptyTrash(io), kUnavailable);
+  CHECK_EQ(world.gate.left, world.gate.limit - 30);
+  CHECK_EQ(ValueOf(world.upgrader->EmptyTrash(io)), 1);
+  CHECK_EQ(world.gate.left, world.gate.limit);
+  CHECK_EQ(io.Files(), left);
+}
+
+TEST_CASE("upgrader: a start looks at its folder once") {
+  FakeIo io;
+  World world(io);
+  for (const char* name : {"abc.1.part", "abc.1.map", "abd.2.car", "abe.3.old.0.tmp"})
+    io.WriteFile(world.Path(name), AsSpan("x"));
+  (void)io.TakeLog();
+  const auto upgrader = ValueOf(Upgrader::Open(io, world.options));
+  const std::vector<TransientInfo> copies = ValueOf(upgrader->TakeStock(io));
+  const std::vector<std::string> log = io.TakeLog();
+  CHECK_EQ(std::count_if(log.begin(), log.end(), [](const std::string& line) { return line.starts_with("list "); }), 1);
+  REQUIRE_EQ(copies.size(), 2);
+  CHECK_EQ(copies[0].path, "abc.1.car");
+  CHECK_EQ(copies[1].path, "abd.2.car");
+  CHECK_FALSE(io.Content(world.Path("abe.3.old.0.tmp")).has_value());
+}
+
 // Defect 47: predictable names, links followed, modes 0666 and 0777.
 TEST_CASE("upgrader: a planted link is not followed, and only we can read what we write") {
   const mode_t umask_before = umask(0);

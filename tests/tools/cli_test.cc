@@ -675,6 +675,24 @@ TEST_CASE("cli: a command is a part of the trace that TRACEPARENT names, and OTE
   CHECK(lost.err.find("spans are lost") != std::string::npos);
 }
 
+TEST_CASE("cli: stats shows what there is of local copies, and what was asked of sources") {
+  const Repo repo;
+  CheckOk(repo.Run({"add", repo.Copy("go-car/sample-v1.car", "a.car")}));
+  const auto json = JsonLines(repo.Run({"--json", "--cache", "1048576", "stats"}).out).at(0);
+  CHECK_EQ(json["copies_bytes_max"], 1 << 20);
+  for (const char* name : {"copies", "copies_pinned", "copies_bytes", "copies_bytes_peak", "copies_evicted",
+                           "copies_refused", "copies_partial_open", "copies_promoted", "copies_resumed",
+                           "copies_bytes_not_kept", "source_requests", "source_retries", "source_bytes",
+                           "source_prefetches", "source_locations_failed"}) {
+    INFO(name);
+    REQUIRE(json.contains(name));
+    CHECK_EQ(json[name], 0);
+  }
+  const std::string text = repo.Run({"--cache", "1048576", "stats"}).out;
+  CHECK(text.find("0 B of a quota of 1.0 MiB, 0 given up since open") != std::string::npos);
+  CHECK(repo.Run({"stats"}).out.find("quota") == std::string::npos);
+}
+
 TEST_CASE("cli: stats --metrics prints what was counted, for Prometheus") {
   const Repo repo;
   CheckOk(repo.Run({"add", repo.Copy("go-car/sample-v1.car", "a.car")}));

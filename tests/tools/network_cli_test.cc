@@ -4,9 +4,17 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
 
+#include "base/text.h"
+#include "mount/extent_map.h"
+#include "shard/car_writer.h"
 #include "tests/fakes/http_server.h"
 #include "tests/fakes/s3_server.h"
 #include "tests/tools/process.h"
@@ -86,6 +94,17 @@ gid = 13
 [limits]
 index_threads = 2
 open_shards_max = 9
+stop_grace = "1.5s"
+recover_attempts_max = 7
+[limits.copies]
+bytes_max = 1_000_000
+high_watermark = 1
+low_watermark = 0.25
+[limits.sources]
+attempts_max = 3
+backoff_min = "20ms"
+[limits.partial]
+tail_bytes = 0
 )"));
   CHECK_EQ(config.files.roots.at(""), site.File("cars"));
   CHECK_EQ(config.files.roots.at("data"), "/data");
@@ -117,6 +136,46 @@ open_shards_max = 9
   config.ApplyTo(&options);
   CHECK_EQ(options.index_threads, 2);
   CHECK_EQ(options.open_shards_max, 4);
+  CHECK(options.stop_grace == absl::Milliseconds(1500));
+  CHECK_EQ(options.recover_attempts_max, 7);
+  CHECK_EQ(options.copies.bytes_max, 1'000'000);
+  CHECK_EQ(options.copies.high_watermark, 1);
+  CHECK_EQ(options.copies.low_watermark, 0.25);
+  CHECK_EQ(options.sources.attempts_max, 3);
+  CHECK(options.sources.backoff_min == absl::Milliseconds(20));
+  CHECK_EQ(options.partial.tail_bytes, 0);
+  CHECK(options.sources.backoff_max == Options().sources.backoff_max);
+}
+
+// The table of options in the manual: names in its first column, units in the second.
+TEST_CASE("config: takes every limit that the manual names") {
+  const Site site;
+  const std::string manual = ReadTextFile(std::string(DAGSTORE_SOURCE_DIR) + "/docs/operations.md");
+  const size_t begin = manual.find("## Options"), end = manual.find("## Tracing");
+  REQUIRE(begin < end);
+  std::istringstream rows(manual.substr(begin, end - begin));
+  int limits = 0;
+  for (std::string row; std::getline(rows, row);) {
+    if (!row.starts_with("| `")) continue;
+    const size_t bar = row.find('|', 1);
+    const std::string unit(TrimBlanks(std::string_view(row).substr(bar + 1, row.find('|', bar + 1) - bar - 1)));
+    if (unit.empty() || unit == "folder" || row.starts_with("| `trace.")) continue;
+    for (size_t at = row.find('`'); at < bar; at = row.find('`', row.find('`', at + 1) + 1)) {
+      const std::string name = row.substr(at + 1, row.find('`', at + 1) - at - 1);
+      CAPTURE(name);
+      const char* value = unit == "time" ? "\"1s\"" : unit == "share" ? "0.5" : unit == "percent" ? "70" : "1_048_576";
+      absl::StatusOr<cli::Config> config = site.Load(fmt::format("[limits]\n{} = {}\n", name, value));
+      if (!config.ok() && unit != "time" && unit != "share") {
+        // Too much of what are threads, say.
+        CHECK(Message(config.status()).find("unknown key") == std::string_view::npos);
+        config = site.Load(fmt::format("[limits]\n{} = 3\n", name));
+        if (!config.ok()) config = site.Load(fmt::format("[limits]\n{} = 2000\n", name));
+      }
+      CHECK_STATUS_OK(config.status());
+      ++limits;
+    }
+  }
+  CHECK_GE(limits, 50);
 }
 
 TEST_CASE("config: what is wrong is named with its line, and no secret is quoted") {
@@ -137,6 +196,16 @@ TEST_CASE("config: what is wrong is named with its line, and no secret is quoted
       {"[network]\nstall_timeout_seconds = \"1\"\n", ":2:", "whole number"},
       {"network = 1\n", ":1:", "table"},
       {"[file]\nsymlinks = \"no\"\n", ":2:", "true or false"},
+      {"[limits]\nstop_grace = 5\n", ":2:", "time with its unit"},
+      {"[limits]\nstop_grace = \"5\"\n", ":2:", "a time of 0 to 24h"},
+      {"[limits]\nstop_grace = \"-1s\"\n", ":2:", "a time of 0 to 24h"},
+      {"[limits.sources]\nattempts_max = 0\n", ":2:", "1 to 1000"},
+      {"[limits]\nsources.attempts = 2\n", ":2:", "unknown key \"attempts\" in [limits.sources]"},
+      {"[limits]\nsources = 2\n", ":2:", "table"},
+      {"[limits.copies]\nlow_watermark = 1.5\n", ":2:", "a number of 0 to 1"},
+      {"[limits.copies]\nlow_watermark = nan\n", ":2:", "a number of 0 to 1"},
+      {"[limits.copies]\nlow_watermark = \"1\"\n", ":2:", "a number of 0 to 1"},
+      {"[limits.nothing]\nx = 1\n", ":1:", "unknown key \"nothing\""},
       {"[roots]\na = 1\n", ":2:", "folder"},
       {"[s3]\na = 1\n", ":2:", "table"},
       {"[s3.a]\nstyle = \"both\"\n", ":2:", "path or virtual"},
@@ -241,6 +310,101 @@ TEST_CASE("add: takes URLs, a list on stdin and a prefix of a bucket, and says w
   CHECK(find.out.find("s3://cars/2024/a.car") != std::string::npos);
   CHECK_EQ(site.Run({"add", "s3://cars/none/"}).code, 1);
   CHECK(site.Run({"add", "s3://cars/2024/?endpoint=gone"}).err.find("not configured") != std::string::npos);
+}
+
+// What a copy of that name has durably.
+ExtentMap MapOf(const std::string& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() != ".map") continue;
+    const auto text = ReadSmallFile(Io::Posix(), entry.path(), kExtentMapBytesMax);
+    if (text.ok()) return ValueOf(ExtentMap::Decode(*text));
+  }
+  return ExtentMap();
+}
+
+TEST_CASE("add: killed in the middle of a download, it goes on with what was durable, and nothing torn is seen") {
+  constexpr size_t kSize = 6'000'000;
+  Bytes car;
+  CarWriter writer = ValueOf(CarWriter::Start(
+      [&car](Span bytes) {
+        AppendBytes(car, bytes);
+        return absl::OkStatus();
+      },
+      {ValueOf(Cid::Of(kCodecRaw, kSha2_256, AsSpan("root")))}));
+  while (car.size() < kSize) {
+    Bytes block(50'000);
+    Store64(block.data(), car.size());
+    REQUIRE_STATUS_OK(writer.Put(ValueOf(Cid::Of(kCodecRaw, kSha2_256, block)).view().bytes, block));
+  }
+  // Serves bytes up to `limit`, and then nothing more until the client has gone.
+  std::atomic<uint64_t> limit = 0;
+  std::atomic<int> ends_asked = 0;
+  Mutex mu;
+  std::vector<ByteRange> asked;
+  HttpServer web([&](const HttpServer::Request& request, HttpServer::Connection& connection) {
+    uint64_t first = 0, last = car.size() - 1;
+    const std::string range = request.Header("range");
+    if (range.starts_with("bytes=-")) ++ends_asked;
+    const bool has_range = std::sscanf(range.c_str(), "bytes=%" SCNu64 "-%" SCNu64, &first, &last) >= 1;
+    if (request.method != "GET" || !has_range || range.starts_with("bytes=-"))
+      return ServeContent(request, connection, AsText(car), "\"v1\"");
+    last = std::min<uint64_t>(last, car.size() - 1);
+    if (last != 0) {  // the first byte is asked for to hear of the file
+      MutexLock lock(mu);
+      asked.push_back({first, last + 1 - first});
+    }
+    connection.Send(fmt::format("HTTP/1.1 206 X\r\nETag: \"v1\"\r\nContent-Length: {}\r\n"
+                                "Content-Range: bytes {}-{}/{}\r\n\r\n",
+                                last + 1 - first, first, last, car.size()));
+    const uint64_t now = std::clamp<uint64_t>(limit, first, last + 1);
+    connection.Send(AsText(Span(car).subspan(first, now - first)));
+    if (now <= last) connection.Hang();
+  });
+  const Site site;
+  site.Configure("[network]\nallow = [\"127.0.0.1\"]\n[limits.partial]\nmap_save_bytes = 65536\n"
+                 "request_bytes_max = 131072\n");
+  const std::string folder = site.File("repo/transients");
+  ExtentMap durable;
+  for (const uint64_t more : {1'500'000, 3'000'000, 4'500'000}) {
+    limit = more;
+    const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    const pid_t child = Spawn({DAGSTORE_BINARY, "--repo", site.File("repo"), "--config", site.File("dagstore.toml"),
+                               "add", web.Url("/a.car")},
+                              nowhere, "/dev/null", site.File("err"));
+    close(nowhere);
+    // Another process writes it: there is nothing to wait on.
+    while (!fs::exists(folder) || MapOf(folder).BytesThere() < more - 500'000) {
+      REQUIRE_EQ(waitpid(child, nullptr, WNOHANG), 0);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    REQUIRE_EQ(kill(child, SIGKILL), 0);
+    REQUIRE_EQ(Wait(child), -1);
+    for (const auto& entry : fs::directory_iterator(folder)) CHECK(entry.path().extension() != ".car");
+    // Of what was durable before this life, nothing was asked for again.
+    for (const ByteRange& range : asked) {
+      for (uint64_t g = 0; g < durable.granules(); ++g) {
+        const ByteRange there = durable.RangeOf(g, g + 1);
+        const bool overlaps = there.offset < range.offset + range.size && range.offset < there.offset + there.size;
+        CHECK_FALSE((durable.Has(g) && overlaps));
+      }
+    }
+    asked.clear();
+    durable = MapOf(folder);
+  }
+  CHECK_LE(ends_asked, 1);
+  limit = car.size();
+  const Outcome add = site.Run({"add", web.Url("/a.car")});
+  INFO(add.err);
+  CHECK_EQ(add.code, 0);
+  uint64_t bytes = 0;
+  for (const ByteRange& range : asked) bytes += range.size;
+  CHECK_LE(bytes, car.size() - durable.BytesThere());
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder)) files.push_back(entry.path());
+  REQUIRE_EQ(files.size(), 1);
+  CHECK(SameBytes(ValueOf(ReadSmallFile(Io::Posix(), files[0], 2 * kSize)), car));
+  CHECK_EQ(site.Run({"fsck"}).code, 0);
+  CHECK_EQ(site.Run({"verify", "--all"}).code, 0);
 }
 
 // Secrets in every place that a secret can be given, and a look at everything that comes out. What is signed into a URL

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -18,28 +19,95 @@ constexpr size_t kConfigBytesMax = 1 << 20;
 
 // ---- Limits ----
 
+// By the name it has in the manual. A limit of a part of the store is in a table of its own: sources.attempts_max.
 template <typename T>
 struct Limit {
   const char* name;
-  T Options::*member;
-  int64_t min;
+  T& (*of)(Options&);
+  T min;
+  T max;
 };
-constexpr Limit<size_t> kSizes[] = {
-    {"requests_max", &Options::requests_max, 1},
-    {"jobs_running_max", &Options::jobs_running_max, 1},
-    {"open_shards_max", &Options::open_shards_max, 1},
-    {"index_memory_bytes_max", &Options::index_memory_bytes_max, 1 << 20},
-    {"failures_kept_max", &Options::failures_kept_max, 0},
-    {"inline_index_bytes_max", &Options::inline_index_bytes_max, 0},
-    {"top_index_buffer_entries_max", &Options::top_index_buffer_entries_max, 1024},
-    {"top_index_run_entries_max", &Options::top_index_run_entries_max, 1024},
-    {"top_index_filter_entries_max", &Options::top_index_filter_entries_max, 0},
-    {"top_index_resident_bytes_max", &Options::top_index_resident_bytes_max, 0},
+#define DAGSTORE_LIMIT(member, min, max) \
+  { #member, [](Options& o) -> auto& { return o.member; }, min, max }
+
+constexpr size_t kCountMax = size_t{1} << 50;  // of anything: far above what there is, and no overflow when doubled
+constexpr int kThreadsMax = 1024;
+
+const Limit<size_t> kSizes[] = {
+    DAGSTORE_LIMIT(requests_max, 1, kCountMax),
+    DAGSTORE_LIMIT(turn_tasks_max, 1, kCountMax),
+    DAGSTORE_LIMIT(completions_per_request, 1, kCountMax),
+    DAGSTORE_LIMIT(jobs_running_max, 1, kCountMax),
+    DAGSTORE_LIMIT(open_shards_max, 1, kCountMax),
+    DAGSTORE_LIMIT(index_memory_bytes_max, 1 << 20, kCountMax),
+    DAGSTORE_LIMIT(failures_kept_max, 0, kCountMax),
+    DAGSTORE_LIMIT(inline_index_bytes_max, 0, kCountMax),
+    DAGSTORE_LIMIT(top_index_buffer_entries_max, 1024, kCountMax),
+    DAGSTORE_LIMIT(top_index_run_entries_max, 1024, kCountMax),
+    DAGSTORE_LIMIT(top_index_filter_entries_max, 0, kCountMax),
+    DAGSTORE_LIMIT(top_index_resident_bytes_max, 0, kCountMax),
+    DAGSTORE_LIMIT(embedded_index_bytes_max, 0, kCountMax),
+    DAGSTORE_LIMIT(fill_left_bytes_min, 0, kCountMax),
+    DAGSTORE_LIMIT(fill_left_bytes_max, 0, kCountMax),
+    DAGSTORE_LIMIT(fills_running_max, 0, kCountMax),
+    DAGSTORE_LIMIT(copies.bytes_max, 0, kCountMax),
+    DAGSTORE_LIMIT(sources.requests_max, 1, kCountMax),
+    DAGSTORE_LIMIT(sources.requests_per_host_max, 1, kCountMax),
+    DAGSTORE_LIMIT(sources.bytes_per_second_max, 0, kCountMax),
+    DAGSTORE_LIMIT(sources.failures_kept_max, 0, kCountMax),
+    DAGSTORE_LIMIT(partial.request_bytes_max, 64 << 10, kCountMax),
+    DAGSTORE_LIMIT(partial.read_ahead_bytes_max, 0, kCountMax),
+    DAGSTORE_LIMIT(partial.gap_bytes_max, 0, kCountMax),
+    DAGSTORE_LIMIT(partial.map_save_bytes, 64 << 10, kCountMax),
+    DAGSTORE_LIMIT(partial.tail_bytes, 0, 64 << 20),
+    DAGSTORE_LIMIT(car.header_bytes_max, 1024, kCountMax),
+    DAGSTORE_LIMIT(car.roots_max, 0, kCountMax),
+    DAGSTORE_LIMIT(car.section_bytes_max, 1024, kSectionBytesLimit),
+    DAGSTORE_LIMIT(car.cid_bytes_max, 4, kCidBytesMax),
+    DAGSTORE_LIMIT(car.window_bytes, 4096, 1 << 30),
 };
-constexpr Limit<int> kThreads[] = {
-    {"index_threads", &Options::index_threads, 0},
-    {"open_threads", &Options::open_threads, 1},
+const Limit<int> kInts[] = {
+    DAGSTORE_LIMIT(index_threads, 0, kThreadsMax),
+    DAGSTORE_LIMIT(open_threads, 1, kThreadsMax),
+    DAGSTORE_LIMIT(fetch_threads, 1, kThreadsMax),
+    DAGSTORE_LIMIT(embedded_index_samples, 2, 1024),
+    DAGSTORE_LIMIT(fill_done_percent, 0, 100),
+    DAGSTORE_LIMIT(sources.attempts_max, 1, 1000),
+    DAGSTORE_LIMIT(partial.connections_ahead, 0, 64),
 };
+const Limit<uint32_t> kCounts[] = {
+    DAGSTORE_LIMIT(recover_attempts_max, 1, 1 << 20),
+};
+const Limit<double> kShares[] = {
+    DAGSTORE_LIMIT(copies.high_watermark, 0, 1),
+    DAGSTORE_LIMIT(copies.low_watermark, 0, 1),
+    DAGSTORE_LIMIT(partial.promote_share, 0, 2),
+};
+const Limit<absl::Duration> kTimes[] = {
+    DAGSTORE_LIMIT(loop_spin, absl::ZeroDuration(), absl::Seconds(1)),
+    DAGSTORE_LIMIT(close_grace, absl::ZeroDuration(), absl::Hours(24)),
+    DAGSTORE_LIMIT(close_accessor_wait, absl::ZeroDuration(), absl::Hours(24)),
+    DAGSTORE_LIMIT(stop_grace, absl::ZeroDuration(), absl::Hours(24)),
+    DAGSTORE_LIMIT(job_time_max, absl::Milliseconds(1), absl::Hours(24 * 365)),
+    DAGSTORE_LIMIT(fill_time_max, absl::ZeroDuration(), absl::Hours(24)),
+    DAGSTORE_LIMIT(copies.wait_max, absl::ZeroDuration(), absl::Hours(24)),
+    DAGSTORE_LIMIT(sources.turn_wait_max, absl::ZeroDuration(), absl::Hours(24)),
+    DAGSTORE_LIMIT(sources.backoff_min, absl::ZeroDuration(), absl::Hours(1)),
+    DAGSTORE_LIMIT(sources.backoff_max, absl::ZeroDuration(), absl::Hours(1)),
+    DAGSTORE_LIMIT(sources.retry_after_max, absl::ZeroDuration(), absl::Hours(24)),
+    DAGSTORE_LIMIT(partial.read_timeout, absl::Milliseconds(1), absl::Hours(24)),
+};
+#undef DAGSTORE_LIMIT
+
+// `visit` is called with each array of limits.
+template <typename Visit>
+void ForEachLimits(Visit visit) {
+  visit(kSizes);
+  visit(kInts);
+  visit(kCounts);
+  visit(kShares);
+  visit(kTimes);
+}
 
 // ---- Reading ----
 
@@ -96,6 +164,34 @@ class Reader {
     });
     return value;
   }
+  // Where limits are: one that is not there stays as it is.
+  void Limited(const toml::table& table, std::string_view key, const Limit<absl::Duration>& limit,
+               absl::Duration* value) {
+    Value<std::string>(table, key, "a time with its unit, such as \"200ms\" or \"10m\"",
+                       [&](const std::string& text, const toml::node& node) {
+                         absl::Duration time;
+                         if (!absl::ParseDuration(text, &time) || time < limit.min || time > limit.max) {
+                           return Fail(node, fmt::format("{} is a time of {} to {}", key, absl::FormatDuration(limit.min),
+                                                         absl::FormatDuration(limit.max)));
+                         }
+                         *value = time;
+                       });
+  }
+  void Limited(const toml::table& table, std::string_view key, const Limit<double>& limit, double* value) {
+    const toml::node* node = table.get(key);
+    if (node == nullptr) return;
+    const std::optional<double> number = node->value<double>();
+    if (!node->is_number() || !number.has_value() || !(*number >= limit.min && *number <= limit.max)) {
+      return Fail(*node, fmt::format("{} is a number of {} to {}", key, limit.min, limit.max));
+    }
+    *value = *number;
+  }
+  template <typename T>
+  void Limited(const toml::table& table, std::string_view key, const Limit<T>& limit, T* value) {
+    if (const auto number = Number(table, key, static_cast<int64_t>(limit.min), static_cast<int64_t>(limit.max)))
+      *value = static_cast<T>(*number);
+  }
+
   void Seconds(const toml::table& table, std::string_view key, absl::Duration* value) {
     if (const std::optional<int64_t> seconds = Number(table, key, 1, 86'400)) *value = absl::Seconds(*seconds);
   }
@@ -245,13 +341,12 @@ absl::StatusOr<std::string> ReadCredentialsFile(const std::string& path) {
 }  // namespace
 
 void Config::ApplyTo(Options* options) const {
-  const Options defaults;
-  for (const auto& limit : kSizes) {
-    if (options->*limit.member == defaults.*limit.member) options->*limit.member = limits.*limit.member;
-  }
-  for (const auto& limit : kThreads) {
-    if (options->*limit.member == defaults.*limit.member) options->*limit.member = limits.*limit.member;
-  }
+  Options defaults, set = limits;
+  ForEachLimits([&](const auto& all) {
+    for (const auto& limit : all) {
+      if (limit.of(*options) == limit.of(defaults)) limit.of(*options) = limit.of(set);
+    }
+  });
 }
 
 absl::StatusOr<Config> LoadConfig(const std::string& path, const Environment& environment) {
@@ -341,20 +436,25 @@ absl::StatusOr<Config> LoadConfig(const std::string& path, const Environment& en
     if (const auto gid = reader.Number(*table, "gid", 0, kIdMax)) config.network.nfs_gid = static_cast<int>(*gid);
   }
   if (const toml::table* table = reader.Table(root, "limits")) {
-    std::set<std::string_view> known;
-    for (const auto& limit : kSizes) {
-      known.insert(limit.name);
-      if (const auto value = reader.Number(*table, limit.name, limit.min, int64_t{1} << 50)) {
-        config.limits.*limit.member = static_cast<size_t>(*value);
+    // The names before the dot are tables.
+    std::map<std::string_view, std::set<std::string_view>> known;
+    ForEachLimits([&](const auto& all) {
+      for (const auto& limit : all) {
+        const std::string_view name = limit.name;
+        const size_t dot = name.find('.');
+        const std::string_view part = dot == name.npos ? std::string_view() : name.substr(0, dot);
+        const std::string_view key = dot == name.npos ? name : name.substr(dot + 1);
+        known[part].insert(key);
+        const toml::table* of = part.empty() ? table : reader.Table(*table, part);
+        if (of != nullptr) reader.Limited(*of, key, limit, &limit.of(config.limits));
       }
+    });
+    for (const auto& [part, keys] : known) {
+      if (!part.empty()) known[{}].insert(part);
+      const toml::table* of = part.empty() ? nullptr : reader.Table(*table, part);
+      if (of != nullptr) reader.CheckKeys(*of, fmt::format(" in [limits.{}]", part), keys);
     }
-    for (const auto& limit : kThreads) {
-      known.insert(limit.name);
-      if (const auto value = reader.Number(*table, limit.name, limit.min, 1024)) {
-        config.limits.*limit.member = static_cast<int>(*value);
-      }
-    }
-    reader.CheckKeys(*table, " in [limits]", known);
+    reader.CheckKeys(*table, " in [limits]", known[{}]);
   }
   if (const toml::table* table = reader.Table(root, "credentials")) {
     reader.ReadCredentials(*table, /*inline_allowed=*/false, credentials.get());

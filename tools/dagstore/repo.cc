@@ -203,6 +203,22 @@ int RunStats(const Context& context) {
                  {"lookup_bytes", stats->top.bytes},
                  {"lookup_merges", stats->top.merges},
                  {"lookup_merge_failures", stats->top.merge_failures},
+                 {"copies", stats->copies.copies},
+                 {"copies_pinned", stats->copies.pinned},
+                 {"copies_bytes", stats->copies.bytes},
+                 {"copies_bytes_max", stats->copies.bytes_max},
+                 {"copies_bytes_peak", stats->copies.bytes_peak},
+                 {"copies_evicted", stats->copies.evictions},
+                 {"copies_refused", stats->copies.refused},
+                 {"copies_partial_open", stats->upgrader.copies_partial},
+                 {"copies_promoted", stats->upgrader.copies_promoted},
+                 {"copies_resumed", stats->upgrader.copies_resumed},
+                 {"copies_bytes_not_kept", stats->upgrader.bytes_not_kept},
+                 {"source_requests", stats->sources.requests},
+                 {"source_retries", stats->sources.retries},
+                 {"source_bytes", stats->sources.bytes},
+                 {"source_prefetches", stats->upgrader.prefetches},
+                 {"source_locations_failed", stats->sources.locations_failed},
                  {"acquires", stats->engine.acquires},
                  {"acquires_inline", stats->engine.acquires_inline},
                  {"database_bytes", stats->database_bytes},
@@ -226,7 +242,17 @@ int RunStats(const Context& context) {
                           static_cast<double>(stats->top.bytes) / entries,
                           100 * static_cast<double>(stats->top.dead) / entries, stats->top.merges));
     }
+    const CopyCacheStats& copies = stats->copies;
     row("local copies", HumanBytes(copy_bytes));
+    if (copies.bytes_max != UINT64_MAX) {
+      row("", fmt::format("{} of a quota of {}, {} given up since open", HumanBytes(copies.bytes),
+                          HumanBytes(copies.bytes_max), copies.evictions));
+    }
+    if (copies.pinned != 0) row("", fmt::format("{} of {} pinned", copies.pinned, Count(copies.copies, "copy")));
+    if (const SourceStats& sources = stats->sources; sources.requests != 0) {
+      row("sources", fmt::format("{} since open, {} repeated, {}", Count(sources.requests, "request"),
+                                 sources.retries, HumanBytes(sources.bytes)));
+    }
     row("database", HumanBytes(stats->database_bytes));
     if (stats->quarantined != 0)
       row("quarantined", fmt::format("{} records: see `dagstore quarantine`", stats->quarantined));
