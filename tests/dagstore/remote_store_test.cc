@@ -508,7 +508,8 @@ TEST_CASE("remote store: a walk says what it reads next, so that a partial copy 
     return source.requests - before;
   };
   CHECK_GE(requests_of_walk(0), 90);
-  CHECK_LE(requests_of_walk(TraverseOptions().prefetch_links_max), 20);  // 10 MB, at most 8 MiB each, and the reader's own
+  // 10 MB, at most 8 MiB each, and the reader's own.
+  CHECK_LE(requests_of_walk(TraverseOptions().prefetch_links_max), 20);
 }
 
 TEST_CASE("remote store: copies that wait for room hold up nobody else who opens or registers") {

@@ -1,4 +1,4 @@
-// Goal: work that waits long for others holds up nobody who is queued behind it, and the threads that stand in go again.
+// Goal: work that waits long for others holds up nobody who is queued behind it; the threads that stand in go again.
 #include "dagstore/workers.h"
 
 #include <atomic>

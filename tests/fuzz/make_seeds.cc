@@ -9,6 +9,7 @@
 #include "index/manifests.h"
 #include "index/top_run.h"
 #include "shard/car_writer.h"
+#include "mount/extent_map.h"
 #include "shard/record.h"
 
 namespace dagstore {
@@ -102,6 +103,12 @@ void WriteRuns(const std::filesystem::path& folder) {
 }
 
 void WriteRecords(const std::filesystem::path& folder) {
+  ExtentMap map(10'000'000);
+  Write(folder, "extent_map", "none.bin", AsSpan(map.Encode()));
+  map.sources = {{1, "\"v1\""}, {2, "\"w\""}};
+  for (const uint64_t granule : {0, 1, 2, 60, 152}) map.Set(granule, true);
+  Write(folder, "extent_map", "some.bin", AsSpan(map.Encode()));
+
   ShardRecord record;
   record.url = "file:///a.car";
   Write(folder, "record", "new.bin", AsSpan(EncodeRecord(record)));

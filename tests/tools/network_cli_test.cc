@@ -188,6 +188,7 @@ TEST_CASE("config: what is wrong is named with its line, and no secret is quoted
   // clang-format off
   const Case cases[] = {
       {"x = 1\n", ":1:", "unknown key \"x\""},
+      {"\n[=a]\n", ":2:", "no TOML"},
       {"\n[network]\nalow = []\n", ":3:", "unknown key \"alow\""},
       {"[network]\nallow = [\"10.0.0.0/40\"]\n", ":2:", "no network"},
       {"[network]\nallow = \"10.0.0.0/8\"\n", ":2:", "list"},

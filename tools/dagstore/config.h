@@ -30,5 +30,7 @@ using Environment = std::function<const char*(const char* name)>;
 // FailedPrecondition for a credentials file that others may read, or of another owner. Relative names of files are
 // below the folder of `path`.
 absl::StatusOr<Config> LoadConfig(const std::string& path, const Environment& environment);
+// The same of a text that was read from `path`.
+absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& path, const Environment& environment);
 
 }  // namespace dagstore::cli
