@@ -217,11 +217,12 @@ void IndexedBlockstore::WillGet(std::span<const CidView> cids) const {
   // Each of one shard only: it will be read from one.
   std::vector<bool> named(cids.size());
   absl::flat_hash_map<Ordinal, std::vector<CidView>> by_shard;
-  const absl::Status found = store_.lookup().FindCandidates(hashes, [&](size_t i, Ordinal ordinal, const ShardKey&) {
+  const auto note = [&](size_t i, Ordinal ordinal, const ShardKey&) {
     if (named[i] || !remote.contains(ordinal)) return;
     named[i] = true;
     by_shard[ordinal].push_back(cids[i]);
-  });
+  };
+  const absl::Status found = store_.lookup().FindCandidates(hashes, options_.candidates_max, note);
   if (!found.ok()) return;  // whoever gets the block is told
   for (const auto& [ordinal, of_shard] : by_shard) HintShardBlocks(*remote.at(ordinal)->shard(), of_shard);
 }

@@ -706,16 +706,17 @@ std::unique_ptr<PartialCopy::Expected> PartialCopy::Expect(const std::shared_ptr
   auto flight = std::make_shared<Flight>();
   flight->expected = true;
   flight->status = absl::CancelledError("it did not come");  // who waited asks for it himself
-  const MutexLock lock(copy->mu_);
-  const ExtentMap& map = copy->map_;
+  PartialCopy& self = *copy;
+  const MutexLock lock(self.mu_);
+  const ExtentMap& map = self.map_;
   flight->first = map.GranuleOf(begin + map.granule_bytes() - 1);
   flight->end = map.granules();
   while (flight->first < flight->end && map.Has(flight->first)) ++flight->first;
   for (uint64_t g = flight->first; g < flight->end; ++g) {
-    if (map.Has(g) || copy->FlightAt(g) != nullptr) return nullptr;
+    if (map.Has(g) || self.FlightAt(g) != nullptr) return nullptr;
   }
   if (flight->first >= flight->end) return nullptr;
-  copy->flights_.push_back(flight);
+  self.flights_.push_back(flight);
   return std::make_unique<Expected>(copy, flight);
 }
 
