@@ -76,6 +76,7 @@ const Limit<int> kInts[] = {
     DAGSTORE_LIMIT(fetch_threads, 1, kThreadsMax),
     DAGSTORE_LIMIT(embedded_index_samples, 2, 1024),
     DAGSTORE_LIMIT(fill_done_percent, 0, 100),
+    DAGSTORE_LIMIT(top_index_merge_fan_in, 2, 1024),
     DAGSTORE_LIMIT(sources.attempts_max, 1, 1000),
     DAGSTORE_LIMIT(partial.connections_ahead, 0, 64),
 };

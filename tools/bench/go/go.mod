@@ -8,6 +8,7 @@ require (
 	github.com/ipfs/go-ds-leveldb v0.5.0
 	github.com/ipld/go-car/v2 v2.4.1
 	github.com/multiformats/go-multicodec v0.5.0
+	github.com/multiformats/go-multihash v0.2.1
 )
 
 require (
@@ -43,7 +44,6 @@ require (
 	github.com/multiformats/go-base32 v0.0.4 // indirect
 	github.com/multiformats/go-base36 v0.1.0 // indirect
 	github.com/multiformats/go-multibase v0.1.1 // indirect
-	github.com/multiformats/go-multihash v0.2.1 // indirect
 	github.com/multiformats/go-varint v0.0.6 // indirect
 	github.com/opentracing/opentracing-go v1.2.0 // indirect
 	github.com/petar/GoLLRB v0.0.0-20210522233825-ae3b015fd3e9 // indirect
