@@ -3,15 +3,18 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <type_traits>
 #include <utility>
 
-#include "base/advice.h"
-
 namespace dagstore {
+
+// Memory of `bytes` bytes, uninitialised; std::bad_alloc where there is none. What is freed of 2 MiB and more is kept
+// for the next who asks for about as much, kHugeKeptBytesMax of it: memory that is new must be cleared by the system
+// first, which takes longer than filling it. Any thread.
+inline constexpr size_t kHugeKeptBytesMax = 32 << 20;
+void* AllocateHuge(size_t bytes);
+void FreeHuge(void* data);
 
 // Owns its memory. One owner.
 template <typename T>
@@ -21,15 +24,8 @@ class HugeArray {
  public:
   HugeArray() = default;
   // Like new[], std::bad_alloc where there is no memory.
-  explicit HugeArray(size_t size) : size_(size) {
-    const size_t bytes = size * sizeof(T);
-    const bool huge = bytes >= kHugePageBytes;
-    const size_t rounded = huge ? (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes : bytes;
-    data_.reset(static_cast<T*>(huge ? std::aligned_alloc(kHugePageBytes, rounded) : std::malloc(bytes)));
-    if (data_ == nullptr && bytes != 0) throw std::bad_alloc();
-    if (huge) AdviseHugePages(data_.get(), rounded);
-  }
-  HugeArray(HugeArray&& other) noexcept : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  explicit HugeArray(size_t size) : size_(size), data_(static_cast<T*>(AllocateHuge(size * sizeof(T)))) {}
+  HugeArray(HugeArray&& other) noexcept : size_(std::exchange(other.size_, 0)), data_(std::move(other.data_)) {}
   HugeArray& operator=(HugeArray&& other) noexcept {
     data_ = std::move(other.data_);
     size_ = std::exchange(other.size_, 0);
@@ -45,10 +41,10 @@ class HugeArray {
 
  private:
   struct Free {
-    void operator()(T* data) const { std::free(data); }
+    void operator()(T* data) const { FreeHuge(data); }
   };
-  std::unique_ptr<T, Free> data_;
   size_t size_ = 0;
+  std::unique_ptr<T, Free> data_;
 };
 
 }  // namespace dagstore

@@ -91,16 +91,30 @@ class Channel {
     size_t capacity() const { return capacity_; }
 
     bool Reserve() {
+      if (single()) {
+        One expected = One::kFree;
+        return one_.compare_exchange_strong(expected, One::kReserved, std::memory_order_acq_rel);
+      }
       MutexLock lock(mu_);
       if (reserved_ + count_ >= capacity_ && !Mutant(kMutantChannelUnbounded)) return false;
       ++reserved_;
       return true;
     }
     void Unreserve() {
+      if (single()) return one_.store(One::kFree, std::memory_order_release);
       MutexLock lock(mu_);
       --reserved_;
     }
     void Push(T value) {
+      if (single()) {
+        one_value_.emplace(std::move(value));
+        one_.store(One::kFull, std::memory_order_seq_cst);
+        // Whoever counts himself a sleeper looks once more after that, under the lock.
+        if (one_sleepers_.load(std::memory_order_seq_cst) == 0) return;
+        MutexLock lock(mu_);
+        arrived_.NotifyOne();
+        return;
+      }
       bool wake = false;
       {
         MutexLock lock(mu_);
@@ -114,6 +128,7 @@ class Channel {
       if (wake) arrived_.NotifyOne();
     }
     std::optional<T> TryPop() {
+      if (single()) return PopOne();
       if (ready_.load(std::memory_order_acquire) == 0) return std::nullopt;
       MutexLock lock(mu_);
       return count_ == 0 ? std::nullopt : std::optional<T>(Take());
@@ -123,34 +138,53 @@ class Channel {
       if (spin && kManyCores && Fibers::Current() == nullptr) {
         for (const MonotonicNanos until = Clock::Real().Now() + kReceiveSpin; Clock::Real().Now() < until;) {
           for (int i = 0; i < 32; ++i) {
-            if (ready_.load(std::memory_order_acquire) != 0) {
-              if (auto value = TryPop()) return value;
-            }
+            if (auto value = TryPop()) return value;
             __builtin_ia32_pause();
           }
         }
       }
       MutexLock lock(mu_);
-      while (count_ == 0) {
-        ++sleepers_;
+      for (;;) {
+        if (single()) one_sleepers_.fetch_add(1, std::memory_order_seq_cst);
+        std::optional<T> value = single() ? PopOne() : count_ == 0 ? std::nullopt : std::optional<T>(Take());
         bool expired = false;
-        if (deadline.IsInfinite()) {
-          arrived_.Wait(mu_);
-        } else {
-          const absl::Duration left = deadline.Remaining(clock.Now());
-          expired = left <= absl::ZeroDuration() || arrived_.WaitFor(mu_, left);
+        if (!value.has_value()) {
+          ++sleepers_;
+          if (deadline.IsInfinite()) {
+            arrived_.Wait(mu_);
+          } else {
+            const absl::Duration left = deadline.Remaining(clock.Now());
+            expired = left <= absl::ZeroDuration() || arrived_.WaitFor(mu_, left);
+          }
+          --sleepers_;
+          value = single() ? PopOne() : count_ == 0 ? std::nullopt : std::optional<T>(Take());
         }
-        --sleepers_;
-        if (count_ == 0 && expired && deadline.Passed(clock.Now())) return std::nullopt;
+        if (single()) one_sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+        if (value.has_value()) return value;
+        if (expired && deadline.Passed(clock.Now())) return std::nullopt;
       }
-      return Take();
     }
 
    private:
+    // A channel for one result has no lock on its way: the lines that go from core to core are most of what an answer
+    // costs, so state and result lie side by side.
+    enum class One : uint32_t { kFree, kReserved, kFull };
+    bool single() const { return capacity_ == 1; }
+    std::optional<T> PopOne() {
+      One expected = One::kFull;
+      if (one_.load(std::memory_order_seq_cst) != One::kFull ||
+          !one_.compare_exchange_strong(expected, One::kReserved, std::memory_order_acq_rel)) {
+        return std::nullopt;
+      }
+      std::optional<T> value(std::move(*one_value_));
+      one_value_.reset();
+      one_.store(One::kFree, std::memory_order_release);
+      return value;
+    }
     T Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
       T value = std::move(*ring_[head_]);
       ring_[head_].reset();
-      head_ = (head_ + 1) % ring_.size();
+      head_ = static_cast<uint32_t>((head_ + 1) % ring_.size());
       --count_;
       ready_.fetch_sub(1, std::memory_order_release);
       return value;
@@ -163,14 +197,18 @@ class Channel {
     }
 
     const size_t capacity_;
+    alignas(64) std::atomic<One> one_{One::kFree};
+    std::atomic<uint32_t> one_sleepers_{0};
+    std::optional<T> one_value_;  // of whoever holds the reservation, then of whoever finds it full
     alignas(64) std::atomic<int64_t> ready_{0};  // follows count_, readable without the lock; looked at all the time
+    // One line with the lock.
     alignas(64) Mutex mu_;
-    CondVar arrived_;
-    std::vector<std::optional<T>> ring_ ABSL_GUARDED_BY(mu_);
-    size_t head_ ABSL_GUARDED_BY(mu_) = 0;
+    uint32_t sleepers_ ABSL_GUARDED_BY(mu_) = 0;
+    uint32_t head_ ABSL_GUARDED_BY(mu_) = 0;
     size_t count_ ABSL_GUARDED_BY(mu_) = 0;
     size_t reserved_ ABSL_GUARDED_BY(mu_) = 0;
-    size_t sleepers_ ABSL_GUARDED_BY(mu_) = 0;
+    std::vector<std::optional<T>> ring_ ABSL_GUARDED_BY(mu_);
+    CondVar arrived_;
   };
 
   std::shared_ptr<Queue> queue_;

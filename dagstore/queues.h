@@ -153,13 +153,15 @@ class TaskQueues {
   // Apart from what is written under the lock: the loop looks at the first all the time, pushers at the second.
   alignas(64) std::atomic<bool> has_work_{false};
   alignas(64) std::atomic<bool> asleep_{false};
+  // What every push and every take needs is one line with the lock: lines that move from core to core are what a round
+  // trip costs.
   alignas(64) Mutex mu_;
-  std::function<void()> wake_ ABSL_GUARDED_BY(mu_);
   std::vector<Completion> completions_ ABSL_GUARDED_BY(mu_);
   std::vector<Request> requests_ ABSL_GUARDED_BY(mu_);
-  std::vector<TicketId> stops_ ABSL_GUARDED_BY(mu_);  // among requests_
   bool door_closed_ ABSL_GUARDED_BY(mu_) = false;
   bool shut_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<TicketId> stops_ ABSL_GUARDED_BY(mu_);  // among requests_
+  std::function<void()> wake_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace dagstore

@@ -52,14 +52,16 @@ void Tracer::Record(SpanRecord&& span) {
   if (wake) wanted_.NotifyOne();
 }
 
-std::vector<SpanRecord> Tracer::TakeBatch() {
+// Nobody writes a slot that is counted, so they are emptied without the lock: who records must not wait for that.
+std::vector<SpanRecord> Tracer::TakeBatch(size_t first, size_t n) {
   std::vector<SpanRecord> batch;
-  const size_t n = std::min(count_, std::max<size_t>(options_.batch_spans_max, 1));
   batch.reserve(n);
   for (size_t i = 0; i < n; ++i) {
-    batch.push_back(std::move(ring_[first_]));
-    first_ = first_ + 1 == ring_.size() ? 0 : first_ + 1;
+    batch.push_back(std::move(ring_[first]));
+    first = first + 1 == ring_.size() ? 0 : first + 1;
   }
+  const MutexLock lock(mu_);
+  first_ = first;
   count_ -= n;
   return batch;
 }
@@ -67,7 +69,7 @@ std::vector<SpanRecord> Tracer::TakeBatch() {
 void Tracer::Run() {
   const Clock& clock = Clock::Real();
   for (;;) {
-    std::vector<SpanRecord> batch;
+    size_t first = 0, spans = 0;
     {
       MutexLock lock(mu_);
       const Deadline due = Deadline::After(clock, options_.delay);
@@ -83,9 +85,10 @@ void Tracer::Run() {
         flushed_.NotifyAll();
         return;
       }
-      batch = TakeBatch();
+      first = first_;
+      spans = std::min(count_, std::max<size_t>(options_.batch_spans_max, 1));
     }
-    const size_t spans = batch.size();
+    std::vector<SpanRecord> batch = TakeBatch(first, spans);
     absl::StatusOr<size_t> delivered = Cancelled("the tracer ended before its spans were exported");
     if (!cancel_.cancelled()) {
       WorkContext work;

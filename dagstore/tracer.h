@@ -57,7 +57,7 @@ class Tracer final : public SpanSink {
 
  private:
   void Run();
-  std::vector<SpanRecord> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<SpanRecord> TakeBatch(size_t first, size_t n);
 
   const TracerOptions options_;
   const std::unique_ptr<SpanExporter> exporter_;
@@ -66,7 +66,7 @@ class Tracer final : public SpanSink {
   CondVar wanted_;   // the thread has something to do
   CondVar flushed_;  // a batch is done, or the thread has ended
   CancelFlag cancel_;
-  std::vector<SpanRecord> ring_ ABSL_GUARDED_BY(mu_);
+  std::vector<SpanRecord> ring_;  // slots that are counted are the thread's, the others are filled under the lock
   size_t first_ ABSL_GUARDED_BY(mu_) = 0;
   size_t count_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t done_ ABSL_GUARDED_BY(mu_) = 0;         // spans exported or lost

@@ -1,7 +1,10 @@
 #include "dagstore/channel.h"
 
 #include <atomic>
+#include <optional>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "tests/fakes/fake_clock.h"
 #include "tests/testing.h"
@@ -108,6 +111,52 @@ TEST_CASE("channel: rows 1 and 2: a reader who does not read stops nobody, and e
   CHECK_EQ(sum.load(), kWriters * kValues);
   CHECK_EQ(refused.load(), kWriters * kValues);
   CHECK(channel.TryReceive() == std::nullopt);
+}
+
+TEST_CASE("channel: of one place: a reader who falls asleep as the value comes is woken") {
+  const Channel<int> out(1);
+  std::atomic<int> asked{0};
+  std::optional<Channel<int>::Slot> slot;
+  constexpr int kRounds = 20'000;
+  std::thread writer([&] {
+    for (int i = 1; i <= kRounds; ++i) {
+      while (asked.load() != i) {
+      }
+      for (int wait = 0; wait < i % 400; ++wait) (void)asked.load();
+      std::exchange(slot, std::nullopt)->Deliver(int{i});
+    }
+  });
+  for (int i = 1; i <= kRounds; ++i) {
+    slot = out.Reserve();
+    REQUIRE(slot.has_value());
+    CHECK_FALSE(out.Reserve().has_value());
+    asked.store(i);
+    REQUIRE_EQ(out.Receive(/*spin=*/i % 7 == 0), i);
+  }
+  writer.join();
+  CHECK_FALSE(out.TryReceive().has_value());
+}
+
+TEST_CASE("channel: of one place: many readers, and each value has one") {
+  const Channel<int> out(1);
+  constexpr int kReaders = 3, kValues = 3000;
+  std::atomic<int> sum{0};
+  std::vector<std::thread> readers;
+  for (int r = 0; r < kReaders; ++r) {
+    readers.emplace_back([&] {
+      for (int value = out.Receive(/*spin=*/false); value != 0; value = out.Receive(/*spin=*/false)) sum += value;
+    });
+  }
+  int sent = 0;
+  for (int i = 1; i <= kValues + kReaders; ++i) {
+    std::optional<Channel<int>::Slot> slot = out.Reserve();
+    while (!slot.has_value()) slot = out.Reserve();
+    const int value = i <= kValues ? i : 0;
+    slot->Deliver(int{value});
+    sent += value;
+  }
+  for (std::thread& reader : readers) reader.join();
+  CHECK_EQ(sum.load(), sent);
 }
 
 }  // namespace

@@ -65,6 +65,27 @@ double WakeFloorP99(size_t rounds) {
   return Percentile(micros, 0.99);
 }
 
+// One cache line there and one back between the two cores, both spinning: what any answer of another thread costs.
+double PingPongMicros(size_t rounds) {
+  alignas(64) std::atomic<size_t> ask{0};
+  alignas(64) std::atomic<size_t> answer{0};
+  std::thread other([&] {
+    for (size_t i = 1; i <= rounds; ++i) {
+      while (ask.load(std::memory_order_acquire) != i) __builtin_ia32_pause();
+      answer.store(i, std::memory_order_release);
+    }
+  });
+  Pin(other.native_handle(), 1);
+  const double took = Seconds([&] {
+    for (size_t i = 1; i <= rounds; ++i) {
+      ask.store(i, std::memory_order_release);
+      while (answer.load(std::memory_order_acquire) != i) __builtin_ia32_pause();
+    }
+  });
+  other.join();
+  return 1e6 * took / static_cast<double>(rounds);
+}
+
 std::vector<double> RoundTrips(DagStore& store, size_t rounds, bool let_it_sleep) {
   std::vector<double> micros;
   micros.reserve(rounds);
@@ -104,12 +125,14 @@ double Cycles(DagStore& store, int threads, size_t window, double seconds) {
 
 void BenchRoundTrips(const BenchConfig& config, DagStore& store) {
   const size_t rounds = config.quick ? 2000 : 50'000;
-  std::vector<double> p50, p99;
+  std::vector<double> p50, p99, bare;
   for (int i = 0; i < config.repeats(); ++i) {
+    bare.push_back(PingPongMicros(rounds));
     const std::vector<double> micros = RoundTrips(store, rounds, false);
     p50.push_back(Median(micros));
     p99.push_back(Percentile(micros, 0.99));
   }
+  PrintFigure("a cache line to the other core and one back", Median(bare), "us");
   PrintFigure("acquire round trip, loop warm, p50", Median(p50), "us", "<= 2");
   PrintFigure("acquire round trip, loop warm, p99", Median(p99), "us", "<= 10");
 
