@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint8_t kSampled = 1;
 constexpr uint8_t kRandom = 2;
+constexpr uint64_t kLowBits = (uint64_t{1} << 56) - 1;  // what a sampler looks at
 
 bool ParseLowerHex(std::string_view text, uint8_t* out) {
   for (char c : text) {
@@ -151,15 +152,14 @@ TraceSampler::TraceSampler(Kind kind, double ratio) : parent_based_(kind == Kind
 }
 
 void TraceSampler::MakeSampled(SpanContext& root) const {
-  uint64_t low = static_cast<uint64_t>((static_cast<unsigned __int128>(LowBits(root)) * threshold_) >> 56);
-  for (size_t i = 16; i-- > 9; low >>= 8) root.trace_id[i] = static_cast<uint8_t>(low);
+  const uint64_t half = Load64Big(root.trace_id.data() + 8);
+  const uint64_t low = static_cast<uint64_t>((static_cast<unsigned __int128>(half & kLowBits) * threshold_) >> 56);
+  Store64(root.trace_id.data() + 8, __builtin_bswap64((half & ~kLowBits) | low));
   root.flags |= kSampled;
 }
 
 uint64_t TraceSampler::LowBits(const SpanContext& span) {
-  uint64_t bits = 0;
-  for (size_t i = 9; i < 16; ++i) bits = bits << 8 | span.trace_id[i];  // network order, as W3C has it
-  return bits;
+  return Load64Big(span.trace_id.data() + 8) & kLowBits;  // network order, as W3C has it
 }
 
 }  // namespace dagstore

@@ -70,7 +70,8 @@ struct DagStore::Core {
   std::atomic<uint64_t> inline_spans{0};
   const uint64_t serial = NewSerial();  // of this store in the process
   const bool parent_given = options.trace.parent.IsValid();
-  const double log_not_sampled = std::log1p(-options.trace.sampler.ratio());
+  // 1 over the logarithm of the share that is not recorded.
+  const double per_log_not_sampled = 1 / std::log1p(-options.trace.sampler.ratio());
 
   std::atomic<TicketId> next_ticket{1};
   std::atomic<uint64_t> quarantined{0};
@@ -508,8 +509,8 @@ uint64_t DagStore::Core::DrawInline() const {
   if (ratio >= 1) return 1;
   if (ratio <= 0) return static_cast<uint64_t>(kNever);
   const SpanContext drawn = ids->RootOf(~++countdown.draws ^ reinterpret_cast<uintptr_t>(&countdown));
-  const double u = (static_cast<double>(Load64(drawn.span_id.data()) >> 11) + 1) / 9007199254740992.0;  // (0, 1]
-  return static_cast<uint64_t>(std::clamp(std::ceil(std::log(u) / log_not_sampled), 1.0, kNever));
+  const float u = (static_cast<float>(Load64(drawn.span_id.data()) >> 40) + 1) / 16777216.0F;  // (0, 1]
+  return static_cast<uint64_t>(std::clamp(std::ceil(std::log(u) * per_log_not_sampled), 1.0, kNever));
 }
 
 // It takes less time than the clock can tell, so its two ends are one look at it.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <optional>
+#include <thread>
 
 #include "base/text.h"
 
@@ -13,7 +14,10 @@ namespace dagstore {
 // ---- The ring ----
 
 Tracer::Tracer(const TracerOptions& options, std::unique_ptr<SpanExporter> exporter)
-    : options_(options), exporter_(std::move(exporter)), ring_(std::max<size_t>(options.spans_waiting_max, 1)) {
+    : options_(options),
+      exporter_(std::move(exporter)),
+      slots_(std::max<size_t>(options.spans_waiting_max, 1)),
+      ring_(std::make_unique<Slot[]>(slots_)) {
   thread_ = Thread("dagstore-trace", [this] { Run(); });
 }
 
@@ -33,60 +37,64 @@ Tracer::~Tracer() {
   thread_.Join();
 }
 
+// A place is taken under the lock and filled without it. The lock's end would wait for the lines of the slot, which
+// were last with the exporter's core; a mark beside the span does not.
 void Tracer::Record(SpanRecord&& span) {
+  uint64_t number = 0;
   bool wake = false;
   {
     MutexLock lock(mu_);
     ++stats_.recorded;
-    if (count_ == ring_.size()) {
+    if (next_ - first_ == slots_) {
       ++stats_.dropped_full;
       ++done_;
       return;
     }
-    size_t at = first_ + count_;
-    if (at >= ring_.size()) at -= ring_.size();
-    ring_[at] = std::move(span);
-    ++count_;
-    wake = count_ == std::min(options_.batch_spans_max, ring_.size());
+    number = next_++;
+    wake = next_ - first_ == std::min(options_.batch_spans_max, slots_);
   }
+  Slot& slot = ring_[number % slots_];
+  slot.span = std::move(span);
+  slot.filled.store(number + 1, std::memory_order_release);
   if (wake) wanted_.NotifyOne();
 }
 
-// Nobody writes a slot that is counted, so they are emptied without the lock: who records must not wait for that.
-std::vector<SpanRecord> Tracer::TakeBatch(size_t first, size_t n) {
+// The slots from `first` on were taken, and are filled in a moment. Nobody writes them until first_ is behind them.
+std::vector<SpanRecord> Tracer::TakeBatch(uint64_t first, size_t n) {
   std::vector<SpanRecord> batch;
   batch.reserve(n);
-  for (size_t i = 0; i < n; ++i) {
-    batch.push_back(std::move(ring_[first]));
-    first = first + 1 == ring_.size() ? 0 : first + 1;
+  for (uint64_t number = first; number < first + n; ++number) {
+    Slot& slot = ring_[number % slots_];
+    while (slot.filled.load(std::memory_order_acquire) != number + 1) std::this_thread::yield();
+    batch.push_back(std::move(slot.span));
   }
   const MutexLock lock(mu_);
-  first_ = first;
-  count_ -= n;
+  first_ = first + n;
   return batch;
 }
 
 void Tracer::Run() {
   const Clock& clock = Clock::Real();
   for (;;) {
-    size_t first = 0, spans = 0;
+    uint64_t first = 0;
+    size_t spans = 0;
     {
       MutexLock lock(mu_);
       const Deadline due = Deadline::After(clock, options_.delay);
-      while (!ending_ && count_ < std::min(options_.batch_spans_max, ring_.size()) &&
-             (count_ == 0 || done_ >= flush_until_)) {
+      while (!ending_ && next_ - first_ < std::min(options_.batch_spans_max, slots_) &&
+             (next_ == first_ || done_ >= flush_until_)) {
         const absl::Duration left = due.Remaining(clock.Now());
         if (left <= absl::ZeroDuration()) break;
         wanted_.WaitFor(mu_, left);
       }
-      if (count_ == 0) {
+      if (next_ == first_) {
         if (!ending_) continue;
         ended_ = true;
         flushed_.NotifyAll();
         return;
       }
       first = first_;
-      spans = std::min(count_, std::max<size_t>(options_.batch_spans_max, 1));
+      spans = std::min<size_t>(next_ - first_, std::max<size_t>(options_.batch_spans_max, 1));
     }
     std::vector<SpanRecord> batch = TakeBatch(first, spans);
     absl::StatusOr<size_t> delivered = Cancelled("the tracer ended before its spans were exported");

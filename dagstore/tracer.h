@@ -8,6 +8,7 @@
 #include <absl/base/thread_annotations.h>
 #include <absl/functional/function_ref.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -57,7 +58,12 @@ class Tracer final : public SpanSink {
 
  private:
   void Run();
-  std::vector<SpanRecord> TakeBatch(size_t first, size_t n);
+  struct Slot {
+    std::atomic<uint64_t> filled{0};  // with the span of that number, counted from 1
+    SpanRecord span;
+  };
+
+  std::vector<SpanRecord> TakeBatch(uint64_t first, size_t n);
 
   const TracerOptions options_;
   const std::unique_ptr<SpanExporter> exporter_;
@@ -66,9 +72,10 @@ class Tracer final : public SpanSink {
   CondVar wanted_;   // the thread has something to do
   CondVar flushed_;  // a batch is done, or the thread has ended
   CancelFlag cancel_;
-  std::vector<SpanRecord> ring_;  // slots that are counted are the thread's, the others are filled under the lock
-  size_t first_ ABSL_GUARDED_BY(mu_) = 0;
-  size_t count_ ABSL_GUARDED_BY(mu_) = 0;
+  const size_t slots_;
+  const std::unique_ptr<Slot[]> ring_;
+  uint64_t next_ ABSL_GUARDED_BY(mu_) = 0;   // numbers of spans: the next to be recorded,
+  uint64_t first_ ABSL_GUARDED_BY(mu_) = 0;  // and the first that has not been taken out
   uint64_t done_ ABSL_GUARDED_BY(mu_) = 0;         // spans exported or lost
   uint64_t flush_until_ ABSL_GUARDED_BY(mu_) = 0;  // export without waiting for more, up to this many
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
