@@ -1049,14 +1049,14 @@ Ordinal OrdinalOfCopy(const std::string& name) {
   return error == std::errc() && rest == name.data() + end ? ordinal : 0;
 }
 
-// Copies that earlier processes made and no record names. An ordinal that was dead when this one started stays dead, so
-// no job makes such a copy now; but one may have gone on with it.
-absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& directory, Io& io) {
+// Copies that earlier processes made and no record names, also those of ordinals that live: a shard may read another
+// copy by now.
+absl::StatusOr<uint64_t> SweepCopies(Repository& repository, Io& io) {
   ASSIGN_OR_RETURN(const std::vector<TransientInfo> copies, repository.upgrader->List(io));
   std::map<std::string, const TransientInfo*> unowned;
   for (const TransientInfo& copy : copies) {
     const Ordinal ordinal = OrdinalOfCopy(copy.path);
-    if (ordinal != 0 && ordinal < repository.next_ordinal && !directory.IsAlive(ordinal)) unowned[copy.path] = &copy;
+    if (ordinal != 0 && ordinal < repository.next_ordinal) unowned[copy.path] = &copy;
   }
   if (unowned.empty() || Mutant(kMutantOrphanCopiesKept)) return 0;
   const std::unique_ptr<KvCursor> records = repository.kv->Scan(KvTable::kRecords);
@@ -1068,7 +1068,9 @@ absl::StatusOr<uint64_t> SweepCopies(Repository& repository, const Directory& di
   uint64_t removed = 0;
   for (const auto& [name, copy] : unowned) {
     if (!repository.upgrader->BeginRemovingOrphan(name)) continue;
-    RETURN_IF_ERROR(repository.upgrader->MoveToTrash(io, *copy));
+    const absl::Status moved = repository.upgrader->MoveToTrash(io, *copy);
+    repository.upgrader->EndRemovingOrphan(name);
+    RETURN_IF_ERROR(moved);
     ++removed;
   }
   return removed;
@@ -1137,7 +1139,7 @@ absl::StatusOr<GcResult> DagStore::Core::Gc(const GcOptions& gc, const SpanConte
   if (!batch.empty() && !Mutant(kMutantUncommittedSweep)) RETURN_IF_ERROR(lookup.kv->Commit(batch, /*sync=*/true));
   result.orphans_removed = sweep.files + sweep.values + sweep.temporaries + roots;
   if (repository->upgrader != nullptr && !keep_all) {
-    ASSIGN_OR_RETURN(const uint64_t orphans, SweepCopies(*repository, directory, *io));
+    ASSIGN_OR_RETURN(const uint64_t orphans, SweepCopies(*repository, *io));
     result.orphans_removed += orphans;
   }
   RETURN_IF_ERROR(lookup.indexes->EmptyTrash().status());

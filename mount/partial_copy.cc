@@ -708,12 +708,11 @@ std::unique_ptr<PartialCopy::Expected> PartialCopy::Expect(const std::shared_ptr
   flight->status = absl::CancelledError("it did not come");  // who waited asks for it himself
   PartialCopy& self = *copy;
   const MutexLock lock(self.mu_);
-  const ExtentMap& map = self.map_;
-  flight->first = map.GranuleOf(begin + map.granule_bytes() - 1);
-  flight->end = map.granules();
-  while (flight->first < flight->end && map.Has(flight->first)) ++flight->first;
+  flight->first = self.map_.GranuleOf(begin + self.map_.granule_bytes() - 1);
+  flight->end = self.map_.granules();
+  while (flight->first < flight->end && self.map_.Has(flight->first)) ++flight->first;
   for (uint64_t g = flight->first; g < flight->end; ++g) {
-    if (map.Has(g) || self.FlightAt(g) != nullptr) return nullptr;
+    if (self.map_.Has(g) || self.FlightAt(g) != nullptr) return nullptr;
   }
   if (flight->first >= flight->end) return nullptr;
   self.flights_.push_back(flight);

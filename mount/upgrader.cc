@@ -358,7 +358,7 @@ absl::StatusOr<std::shared_ptr<PartialCopy>> Upgrader::FindPartial(const Mount& 
     if (!fits(*copy)) continue;
     const MutexLock lock(mu_);
     if (removing_.contains(name)) continue;
-    adopted_.insert(name);
+    ours_.insert(name);
     if (const auto left = left_.find(spec.name_stem); left != left_.end() && left->second == name) left_.erase(left);
     if (!live) copies_resumed_.fetch_add(1, std::memory_order_relaxed);
     std::weak_ptr<PartialCopy>& place = live_[name];
@@ -439,6 +439,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
   if (copy == nullptr) {
     const std::string name = CopyName(spec);
     if (const std::shared_ptr<PartialCopy> old = Live(name)) old->Abandon();
+    MakeOurs(name);
     ASSIGN_OR_RETURN(copy, PartialCopy::Create(context_, name, stat.size));
     copy->Fill(0, head);
     if (tail != nullptr) tail->GiveTo(copy, validator, context_->limits.tail_bytes);
@@ -469,16 +470,28 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
 
 bool Upgrader::BeginRemovingOrphan(const std::string& name) {
   const MutexLock lock(mu_);
-  if (adopted_.contains(name) && !Mutant(kMutantAdoptedSwept)) return false;
+  if (ours_.contains(name) && !Mutant(kMutantAdoptedSwept)) return false;
   removing_.insert(name);
   return true;
+}
+
+void Upgrader::EndRemovingOrphan(const std::string& name) {
+  const MutexLock lock(mu_);
+  removing_.erase(name);
+  removed_.NotifyAll();
+}
+
+void Upgrader::MakeOurs(const std::string& name) {
+  const MutexLock lock(mu_);
+  while (removing_.contains(name)) removed_.Wait(mu_);
+  ours_.insert(name);
 }
 
 void Upgrader::KeepForLater(const PartialCopy& copy) {
   if (copy.keeps_nothing() || copy.sealed() || copy.BytesThere() == 0) return;
   const MutexLock lock(mu_);
   left_[copy.name().substr(0, copy.name().find('.'))] = copy.name();
-  adopted_.erase(copy.name());
+  ours_.erase(copy.name());
 }
 
 absl::Status Upgrader::DeleteLeft(Io& io, const std::string& name_stem) {
@@ -572,6 +585,7 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
     ASSIGN_OR_RETURN(const uint64_t size, Transfer(mount, stat, *file, space, io, work));
     if (spec.expected_size && size != *spec.expected_size) return SourceChanged(mount);
     Upgraded made;
+    MakeOurs(CopyName(spec));
     ASSIGN_OR_RETURN(made.reader, Publish(std::move(file), temp, CopyName(spec), size, io));
     made.local = TransientInfo{
         .path = CopyName(spec), .owned = true, .size = size, .validator = stat.validator};
@@ -715,7 +729,7 @@ void Upgrader::Disown(const std::string& name) {
   if (const std::shared_ptr<PartialCopy> copy = Live(name)) copy->Abandon();
   const MutexLock lock(mu_);
   live_.erase(name);
-  adopted_.erase(name);
+  ours_.erase(name);
   const auto left = left_.find(name.substr(0, name.find('.')));
   if (left != left_.end() && left->second == name) left_.erase(left);
 }

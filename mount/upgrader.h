@@ -117,9 +117,10 @@ class Upgrader {
   // Worker thread. Removes a copy of ours; OK if it is gone. A copy that is not ours is left alone,
   // with OK. InvalidArgument if it claims to be ours under a name we never give.
   absl::Status Delete(Io& io, const TransientInfo& transient);
-  // No record names the copy `name` of an earlier process. False if a job has gone on with it since: a record may name
-  // it soon. True: no job will, and the caller deletes it.
+  // No record names the copy `name` of an earlier process. False if a job has made it anew or gone on with it since: a
+  // record may name it soon. True: no job will, until the caller has deleted it and says so.
   bool BeginRemovingOrphan(const std::string& name);
+  void EndRemovingOrphan(const std::string& name);
   // The job that made `copy` failed, and another attempt may go on with it: the map is stored, and Discard spares it.
   void KeepForLater(const PartialCopy& copy);
   // Worker thread. Removes what was kept for later of the shard whose copies begin with `name_stem`.
@@ -192,6 +193,8 @@ class Upgrader {
   // Nobody goes on with `copy` any more.
   void Disown(const std::string& copy);
   std::shared_ptr<PartialCopy> Live(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  // Before its files appear. Waits for a removal of files of that name.
+  void MakeOurs(const std::string& name);
   struct Tail;
   // Asks for what is worth it beside the first request to a source of which nothing is known. Null: not worth it.
   std::shared_ptr<Tail> AskAhead(const std::shared_ptr<const Mount>& mount) const;
@@ -207,9 +210,11 @@ class Upgrader {
   absl::flat_hash_map<std::string, std::weak_ptr<PartialCopy>> live_ ABSL_GUARDED_BY(mu_);  // by name
   // By stem: the name of a partial copy that an earlier job or an earlier life left, and that may be gone on with.
   absl::flat_hash_map<std::string, std::string> left_ ABSL_GUARDED_BY(mu_);
-  // Copies of earlier processes: jobs of this one go on with them, or they are being removed.
-  absl::flat_hash_set<std::string> adopted_ ABSL_GUARDED_BY(mu_);
+  // Copies that jobs of this process have made or go on with: a record names them, or may soon.
+  absl::flat_hash_set<std::string> ours_ ABSL_GUARDED_BY(mu_);
+  // Copies of earlier processes that are being removed.
   absl::flat_hash_set<std::string> removing_ ABSL_GUARDED_BY(mu_);
+  CondVar removed_;
 };
 
 }  // namespace dagstore

@@ -25,7 +25,7 @@ namespace {
 
 using Input = std::vector<uint8_t>;
 
-constexpr size_t kMutatedBytesMax = 8192;
+constexpr size_t kMutatedBytesMax = 16 << 10;  // a run of the top-level index has three pages at least
 
 std::string finding_path;
 const Input* current = nullptr;
