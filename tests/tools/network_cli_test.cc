@@ -361,6 +361,10 @@ TEST_CASE("add: killed in the middle of a download, it goes on with what was dur
     connection.Send(AsText(Span(car).subspan(first, now - first)));
     if (now <= last) connection.Hang();
   });
+  const auto take_asked = [&] {
+    MutexLock lock(mu);
+    return std::exchange(asked, {});
+  };
   const Site site;
   site.Configure("[network]\nallow = [\"127.0.0.1\"]\n[limits.partial]\nmap_save_bytes = 65536\n"
                  "request_bytes_max = 131072\n");
@@ -382,14 +386,13 @@ TEST_CASE("add: killed in the middle of a download, it goes on with what was dur
     REQUIRE_EQ(Wait(child), -1);
     for (const auto& entry : fs::directory_iterator(folder)) CHECK(entry.path().extension() != ".car");
     // Of what was durable before this life, nothing was asked for again.
-    for (const ByteRange& range : asked) {
+    for (const ByteRange& range : take_asked()) {
       for (uint64_t g = 0; g < durable.granules(); ++g) {
         const ByteRange there = durable.RangeOf(g, g + 1);
         const bool overlaps = there.offset < range.offset + range.size && range.offset < there.offset + there.size;
         CHECK_FALSE((durable.Has(g) && overlaps));
       }
     }
-    asked.clear();
     durable = MapOf(folder);
   }
   CHECK_LE(ends_asked, 1);
@@ -398,7 +401,7 @@ TEST_CASE("add: killed in the middle of a download, it goes on with what was dur
   INFO(add.err);
   CHECK_EQ(add.code, 0);
   uint64_t bytes = 0;
-  for (const ByteRange& range : asked) bytes += range.size;
+  for (const ByteRange& range : take_asked()) bytes += range.size;
   CHECK_LE(bytes, car.size() - durable.BytesThere());
   std::vector<std::string> files;
   for (const auto& entry : fs::directory_iterator(folder)) files.push_back(entry.path());
