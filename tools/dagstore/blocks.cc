@@ -395,7 +395,7 @@ void DefineBlockCommands(CLI::App& app, Context& context) {
              "CID", RunFind);
   find->add_option("--limit", find_options->limit,
                    "So many keys at most; where to go on is said on stderr (default: all)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(CLI::Range(1, 1'000'000'000).description(""))
       ->type_name("N");
   find->add_option("--after", find_options->after, "Go on where a call with --limit ended")
       ->type_name("N");
