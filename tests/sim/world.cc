@@ -958,7 +958,7 @@ void World::Destroy(size_t key) {
   switch (result.status.code()) {
     case absl::StatusCode::kOk:
       if (alone) {
-        Expect(before.maybe_present, "d", "shard {} is destroyed, and cannot be there", model.key);
+        Expect(before.maybe_present || before.lingering, "d", "shard {} is destroyed, and cannot be there", model.key);
         model.MustBe(false);
       }
       Sometimes("destroy: done");
