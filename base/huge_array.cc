@@ -1,6 +1,5 @@
 #include "base/huge_array.h"
 
-#include <cstdint>
 #include <cstdlib>
 #include <new>
 #include <vector>
@@ -11,13 +10,6 @@
 namespace dagstore {
 namespace {
 
-// In front of what is handed out, a cache line long.
-struct Header {
-  size_t bytes = 0;  // behind it
-  bool huge = false;
-};
-constexpr size_t kSmallHeader = 64;
-
 #if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kKeptBytesMax = 0;  // who uses memory that he has freed is to be found
 #else
@@ -27,7 +19,7 @@ constexpr size_t kKeptBytesMax = kHugeKeptBytesMax;
 struct Kept {
   Mutex mu;
   size_t bytes ABSL_GUARDED_BY(mu) = 0;
-  std::vector<Header*> blocks ABSL_GUARDED_BY(mu);
+  std::vector<HugeMemory> blocks ABSL_GUARDED_BY(mu);
 };
 Kept& TheKept() {
   static Kept* kept = new Kept;  // never destroyed: arrays may outlive whatever is static
@@ -36,45 +28,43 @@ Kept& TheKept() {
 
 }  // namespace
 
-void* AllocateHuge(size_t bytes) {
-  static_assert(sizeof(Header) <= kSmallHeader);
-  if (bytes < kHugePageBytes - kSmallHeader) {
-    void* memory = std::malloc(kSmallHeader + bytes);
-    if (memory == nullptr) throw std::bad_alloc();
-    return reinterpret_cast<uint8_t*>(new (memory) Header{bytes, false}) + kSmallHeader;
+HugeMemory AllocateHuge(size_t bytes) {
+  HugeMemory memory{nullptr, bytes};
+  if (bytes < kHugePageBytes) {
+    memory.data = std::malloc(bytes);
+    if (memory.data == nullptr && bytes != 0) throw std::bad_alloc();
+    return memory;
   }
   {
     Kept& kept = TheKept();
     const MutexLock lock(kept.mu);
-    for (Header*& block : kept.blocks) {
-      if (block->bytes < bytes || block->bytes / 2 > bytes) continue;
-      Header* const found = block;
+    for (HugeMemory& block : kept.blocks) {
+      if (block.bytes < bytes || block.bytes / 2 > bytes) continue;
+      memory = block;
       block = kept.blocks.back();
       kept.blocks.pop_back();
-      kept.bytes -= found->bytes;
-      return reinterpret_cast<uint8_t*>(found) + kSmallHeader;
+      kept.bytes -= memory.bytes;
+      return memory;
     }
   }
-  const size_t rounded = (kSmallHeader + bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  void* memory = std::aligned_alloc(kHugePageBytes, rounded);
-  if (memory == nullptr) throw std::bad_alloc();
-  AdviseHugePages(memory, rounded);
-  return reinterpret_cast<uint8_t*>(new (memory) Header{rounded - kSmallHeader, true}) + kSmallHeader;
+  memory.bytes = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  memory.data = std::aligned_alloc(kHugePageBytes, memory.bytes);
+  if (memory.data == nullptr) throw std::bad_alloc();
+  AdviseHugePages(memory.data, memory.bytes);
+  return memory;
 }
 
-void FreeHuge(void* data) {
-  if (data == nullptr) return;
-  Header* const header = reinterpret_cast<Header*>(static_cast<uint8_t*>(data) - kSmallHeader);
-  if (header->huge) {
+void FreeHuge(const HugeMemory& memory) {
+  if (memory.bytes >= kHugePageBytes) {
     Kept& kept = TheKept();
     const MutexLock lock(kept.mu);
-    if (kept.bytes + header->bytes <= kKeptBytesMax) {
-      kept.bytes += header->bytes;
-      kept.blocks.push_back(header);
+    if (kept.bytes + memory.bytes <= kKeptBytesMax) {
+      kept.bytes += memory.bytes;
+      kept.blocks.push_back(memory);
       return;
     }
   }
-  std::free(header);
+  std::free(memory.data);
 }
 
 }  // namespace dagstore

@@ -3,18 +3,22 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <type_traits>
 #include <utility>
 
 namespace dagstore {
 
+struct HugeMemory {
+  void* data = nullptr;
+  size_t bytes = 0;  // as many as were asked for, or more
+};
+
 // Memory of `bytes` bytes, uninitialised; std::bad_alloc where there is none. What is freed of 2 MiB and more is kept
 // for the next who asks for about as much, kHugeKeptBytesMax of it: memory that is new must be cleared by the system
 // first, which takes longer than filling it. Any thread.
 inline constexpr size_t kHugeKeptBytesMax = 32 << 20;
-void* AllocateHuge(size_t bytes);
-void FreeHuge(void* data);
+HugeMemory AllocateHuge(size_t bytes);
+void FreeHuge(const HugeMemory& memory);
 
 // Owns its memory. One owner.
 template <typename T>
@@ -24,27 +28,26 @@ class HugeArray {
  public:
   HugeArray() = default;
   // Like new[], std::bad_alloc where there is no memory.
-  explicit HugeArray(size_t size) : size_(size), data_(static_cast<T*>(AllocateHuge(size * sizeof(T)))) {}
-  HugeArray(HugeArray&& other) noexcept : size_(std::exchange(other.size_, 0)), data_(std::move(other.data_)) {}
+  explicit HugeArray(size_t size) : size_(size), memory_(AllocateHuge(size * sizeof(T))) {}
+  ~HugeArray() { FreeHuge(memory_); }
+  HugeArray(HugeArray&& other) noexcept
+      : size_(std::exchange(other.size_, 0)), memory_(std::exchange(other.memory_, {})) {}
   HugeArray& operator=(HugeArray&& other) noexcept {
-    data_ = std::move(other.data_);
-    size_ = std::exchange(other.size_, 0);
+    std::swap(size_, other.size_);
+    std::swap(memory_, other.memory_);
     return *this;
   }
 
   size_t size() const { return size_; }
-  T* data() { return data_.get(); }
-  T* begin() { return data_.get(); }
-  T* end() { return data_.get() + size_; }
-  T& operator[](size_t i) { return data_.get()[i]; }
-  const T& operator[](size_t i) const { return data_.get()[i]; }
+  T* data() { return static_cast<T*>(memory_.data); }
+  T* begin() { return data(); }
+  T* end() { return data() + size_; }
+  T& operator[](size_t i) { return data()[i]; }
+  const T& operator[](size_t i) const { return static_cast<const T*>(memory_.data)[i]; }
 
  private:
-  struct Free {
-    void operator()(T* data) const { FreeHuge(data); }
-  };
   size_t size_ = 0;
-  std::unique_ptr<T, Free> data_;
+  HugeMemory memory_;
 };
 
 }  // namespace dagstore

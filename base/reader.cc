@@ -153,4 +153,14 @@ std::unique_ptr<ByteStream> NewReaderStream(std::unique_ptr<RandomReader> reader
 
 std::unique_ptr<ByteStream> NewEmptyStream(const WorkContext& work) { return std::make_unique<EmptyStream>(work); }
 
+absl::StatusOr<size_t> ReadUpTo(ByteStream& stream, size_t size, uint8_t* out) {
+  size_t have = 0;
+  while (have < size) {
+    ASSIGN_OR_RETURN(const size_t n, stream.Next(size - have, out + have));
+    if (n == 0) break;
+    have += n;
+  }
+  return have;
+}
+
 }  // namespace dagstore

@@ -112,6 +112,9 @@ struct WorkContext {
   absl::Status Check() const;
 };
 
+// Reads until `size` bytes are there or the stream ends. Returns how many.
+absl::StatusOr<size_t> ReadUpTo(ByteStream& stream, size_t size, uint8_t* out);
+
 // `range` of what `reader` reads, in order, or what there is of it.
 std::unique_ptr<ByteStream> NewReaderStream(std::unique_ptr<RandomReader> reader, ByteRange range,
                                             const WorkContext& work);

@@ -13,16 +13,30 @@
 namespace dagstore {
 namespace {
 
-// Reads the first `want` bytes of the section that `entry` names, and what its head says. It must be the block that was
-// asked for: one with this multihash.
-absl::Status ReadHead(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, size_t want,
-                      uint8_t* out, CarSection& section) {
-  RETURN_IF_ERROR(shard.source->Read(shard.index->summary().payload_offset + entry.offset, want, out));
+// What the head of a section says, of which `bytes` are the beginning. It must be the block that was asked for: one
+// with this multihash.
+absl::Status ParseNamed(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, Span bytes,
+                        CarSection& section) {
   CarOptions options = shard.car;
   options.zero_length_as_end = false;
-  RETURN_IF_ERROR(ParseSection(Span(out, want), entry.size(), options, section));
+  RETURN_IF_ERROR(ParseSection(bytes, entry.size(), options, section));
   if (section.cid.hash == wanted || Mutant(kMutantSectionUnchecked)) return absl::OkStatus();
   return DataLoss("the section at offset {} is not the block the index names", entry.offset);
+}
+
+// The same of a whole section, which has the size that the index says.
+absl::Status ParseWhole(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, Span bytes,
+                        CarSection& section) {
+  RETURN_IF_ERROR(ParseNamed(shard, entry, wanted, bytes, section));
+  // The sizes of an inferred index are upper bounds.
+  const bool inferred = IsInferred(shard.index->summary());
+  const bool fits = inferred ? section.size() <= entry.size() : section.data_size == entry.data_size;
+  if (fits) return absl::OkStatus();
+  return DataLoss("the section at offset {} is not the block the index names", entry.offset);
+}
+
+bool Matches(const OpenShard& shard, const MultihashView& wanted, Span data) {
+  return !shard.verify || Mutant(kMutantNoHashOnRead) || VerifyBlock(wanted, data) != HashCheck::kMismatch;
 }
 
 // A damaged index must not decide how much is read, or from where.
@@ -37,11 +51,9 @@ absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const 
   if (entry.data_size > kSectionBytesLimit)
     return DataLoss("index entry at offset {} has {} bytes, more than any section", entry.offset, entry.data_size);
   CarSection section;
-  RETURN_IF_ERROR(ReadHead(shard, entry, wanted, entry.size(), block.Room(entry.size()), section));
-  // The sizes of an inferred index are upper bounds.
-  const bool inferred = IsInferred(shard.index->summary());
-  const bool fits = inferred ? section.size() <= entry.size() : section.data_size == entry.data_size;
-  if (!fits) return DataLoss("the section at offset {} is not the block the index names", entry.offset);
+  uint8_t* const room = block.Room(entry.size());
+  RETURN_IF_ERROR(shard.source->Read(shard.index->summary().payload_offset + entry.offset, entry.size(), room));
+  RETURN_IF_ERROR(ParseWhole(shard, entry, wanted, Span(room, entry.size()), section));
   block.SetData(section.head_size, section.data_size);
   return absl::OkStatus();
 }
@@ -57,15 +69,10 @@ Span SectionInMemory(const OpenShard& shard, Span file, const IndexEntry& entry,
   }
   const Span bytes = file.subspan(payload_offset + entry.offset, entry.size());
   if (shard.sealed && bytes.size() > kManyPages) AdviseWillRead(bytes);
-  CarOptions options = shard.car;
-  options.zero_length_as_end = false;
   CarSection section;
-  if (!ParseSection(bytes, entry.size(), options, section).ok()) return {};
-  if (section.cid.hash != wanted && !Mutant(kMutantSectionUnchecked)) return {};
-  if (section.data_size != entry.data_size) return {};
+  if (!ParseWhole(shard, entry, wanted, bytes, section).ok()) return {};
   const Span data = bytes.subspan(section.head_size, section.data_size);
-  if (shard.verify && !Mutant(kMutantNoHashOnRead) && VerifyBlock(wanted, data) == HashCheck::kMismatch) return {};
-  return data;
+  return Matches(shard, wanted, data) ? data : Span();
 }
 
 // What the section itself says, where the index has only an upper bound.
@@ -73,8 +80,9 @@ absl::Status ReadDataSize(const OpenShard& shard, const IndexEntry& entry, uint6
   RETURN_IF_ERROR(CheckInside(shard, entry));
   uint8_t head[kSectionHeadBytesMax];
   CarSection section;
-  RETURN_IF_ERROR(
-      ReadHead(shard, entry, entry.hash, std::min<uint64_t>(sizeof(head), entry.size()), head, section));
+  const size_t want = std::min<uint64_t>(sizeof(head), entry.size());
+  RETURN_IF_ERROR(shard.source->Read(shard.index->summary().payload_offset + entry.offset, want, head));
+  RETURN_IF_ERROR(ParseNamed(shard, entry, entry.hash, Span(head, want), section));
   size = section.data_size;
   return absl::OkStatus();
 }
@@ -120,10 +128,9 @@ absl::Status ReadShardBlock(const OpenShard& shard, const CidView& cid, Block& b
   absl::Status first_error = absl::OkStatus();
   bool served = false;
   const absl::StatusOr<size_t> found = shard.index->Find(cid.hash, [&](const IndexEntry& entry) {
-    const bool verify = shard.verify && !Mutant(kMutantNoHashOnRead);
     const auto read = [&] {
       absl::Status status = ReadSection(shard, entry, cid.hash, block);
-      if (status.ok() && verify && VerifyBlock(cid.hash, block.data()) == HashCheck::kMismatch) {
+      if (status.ok() && !Matches(shard, cid.hash, block.data())) {
         status = DataLoss("the {} bytes at offset {} do not match their CID", block.data().size(), entry.offset);
       }
       return status;

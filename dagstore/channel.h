@@ -131,7 +131,7 @@ class Channel {
       if (single()) return PopOne();
       if (ready_.load(std::memory_order_acquire) == 0) return std::nullopt;
       MutexLock lock(mu_);
-      return count_ == 0 ? std::nullopt : std::optional<T>(Take());
+      return TakeIfAny();
     }
     std::optional<T> Pop(Deadline deadline, const Clock& clock, bool spin) {
       static const bool kManyCores = std::thread::hardware_concurrency() > 1;
@@ -144,25 +144,22 @@ class Channel {
         }
       }
       MutexLock lock(mu_);
-      for (;;) {
-        if (single()) one_sleepers_.fetch_add(1, std::memory_order_seq_cst);
-        std::optional<T> value = single() ? PopOne() : count_ == 0 ? std::nullopt : std::optional<T>(Take());
-        bool expired = false;
-        if (!value.has_value()) {
-          ++sleepers_;
-          if (deadline.IsInfinite()) {
-            arrived_.Wait(mu_);
-          } else {
-            const absl::Duration left = deadline.Remaining(clock.Now());
-            expired = left <= absl::ZeroDuration() || arrived_.WaitFor(mu_, left);
-          }
-          --sleepers_;
-          value = single() ? PopOne() : count_ == 0 ? std::nullopt : std::optional<T>(Take());
+      if (single()) one_sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      ++sleepers_;
+      std::optional<T> value;
+      for (bool expired = false;;) {
+        value = TakeIfAny();
+        if (value.has_value() || (expired && deadline.Passed(clock.Now()))) break;
+        if (deadline.IsInfinite()) {
+          arrived_.Wait(mu_);
+        } else {
+          const absl::Duration left = deadline.Remaining(clock.Now());
+          expired = left <= absl::ZeroDuration() || arrived_.WaitFor(mu_, left);
         }
-        if (single()) one_sleepers_.fetch_sub(1, std::memory_order_seq_cst);
-        if (value.has_value()) return value;
-        if (expired && deadline.Passed(clock.Now())) return std::nullopt;
       }
+      --sleepers_;
+      if (single()) one_sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+      return value;
     }
 
    private:
@@ -181,8 +178,10 @@ class Channel {
       one_.store(One::kFree, std::memory_order_release);
       return value;
     }
-    T Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      T value = std::move(*ring_[head_]);
+    std::optional<T> TakeIfAny() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      if (single()) return PopOne();
+      if (count_ == 0) return std::nullopt;
+      std::optional<T> value(std::move(*ring_[head_]));
       ring_[head_].reset();
       head_ = static_cast<uint32_t>((head_ + 1) % ring_.size());
       --count_;

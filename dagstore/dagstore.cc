@@ -36,15 +36,14 @@ absl::Status DecodeError(const ShardRecord& record) {
   return MakeStatus(static_cast<absl::StatusCode>(record.error_code), record.error);
 }
 
-}  // namespace
-
-namespace {
+// Of a thread: acquires without the loop until the next that is recorded.
 struct InlineCountdown {
   uint64_t store = 0;  // whose sampler drew it
   uint64_t left = 0;
   uint64_t draws = 0;
 };
 constinit thread_local InlineCountdown inline_countdown;
+
 }  // namespace
 
 struct DagStore::Core {
@@ -821,7 +820,6 @@ absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> has
     status = find();
   }
   RETURN_IF_ERROR(status);
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::pair<Ordinal, ShardKey>> live;  // of one hash
   for (size_t begin = 0, end = 0; begin < found.size(); begin = end) {
     const size_t index = found[begin].first;

@@ -192,20 +192,12 @@ absl::StatusOr<uint64_t> IndexedBlockstore::GetSize(const CidView& cid) const {
   if (!entry.has_value()) return NotFound("no shard has block {}", CidText(cid));
   if (!inferred) return entry->data_size;
   // The index has only an upper bound: what the head of the section says is it.
-  ASSIGN_OR_RETURN(const std::vector<ShardCandidate> candidates, Candidates(cid));
-  absl::Status error = absl::OkStatus();
-  for (const ShardCandidate& candidate : candidates) {
-    const auto accessor = cache_->Get(candidate.key, candidate.ordinal);
-    if (!accessor.ok()) {
-      error = accessor.status();
-      continue;
-    }
-    const absl::StatusOr<uint64_t> size = ReadShardBlockSize(*(*accessor)->shard(), cid);
-    if (size.ok()) return size;
-    if (!absl::IsNotFound(size.status())) error = size.status();
-  }
-  RETURN_IF_ERROR(error);
-  return NotFound("no shard has block {}", CidText(cid));
+  uint64_t size = 0;
+  RETURN_IF_ERROR(AskShards(cid, [&](const std::shared_ptr<const OpenShard>& shard, bool*) -> absl::Status {
+    ASSIGN_OR_RETURN(size, ReadShardBlockSize(*shard, cid));
+    return absl::OkStatus();
+  }));
+  return size;
 }
 
 void IndexedBlockstore::WillGet(std::span<const CidView> cids) const {

@@ -23,6 +23,17 @@ class Families {
  public:
   void Counter(const char* name, const char* help) { Begin(MetricType::Counter, name, help); }
   void Gauge(const char* name, const char* help) { Begin(MetricType::Gauge, name, help); }
+  // Families of one metric without labels.
+  template <typename Number>
+  void Counter(const char* name, const char* help, Number value) {
+    Counter(name, help);
+    Add(static_cast<double>(value));
+  }
+  template <typename Number>
+  void Gauge(const char* name, const char* help, Number value) {
+    Gauge(name, help);
+    Add(static_cast<double>(value));
+  }
   void Histograms(const char* name, const char* help) { Begin(MetricType::Histogram, name, help); }
 
   void Add(double value, Labels labels = {}) {
@@ -70,14 +81,10 @@ void AddShards(Families& out, const StoreStats& stats) {
     out.Add(static_cast<double>(stats.engine.shards_by_state[static_cast<size_t>(state)]),
             {{"state", LowerAscii(StateName(state))}});
   }
-  out.Gauge("dagstore_references", "Accessors that are out");
-  out.Add(static_cast<double>(stats.engine.references));
-  out.Gauge("dagstore_open_shards", "Shards whose data and index are open");
-  out.Add(static_cast<double>(stats.engine.open_shards));
-  out.Gauge("dagstore_active_shards", "Shards to which something happens or that are open");
-  out.Add(static_cast<double>(stats.engine.active_shards));
-  out.Gauge("dagstore_quarantined_records", "Records that could not be decoded");
-  out.Add(static_cast<double>(stats.quarantined));
+  out.Gauge("dagstore_references", "Accessors that are out", stats.engine.references);
+  out.Gauge("dagstore_open_shards", "Shards whose data and index are open", stats.engine.open_shards);
+  out.Gauge("dagstore_active_shards", "Shards to which something happens or that are open", stats.engine.active_shards);
+  out.Gauge("dagstore_quarantined_records", "Records that could not be decoded", stats.quarantined);
 }
 
 void AddLoop(Families& out, const EngineStats& engine) {
@@ -88,16 +95,13 @@ void AddLoop(Families& out, const EngineStats& engine) {
   out.Add(static_cast<double>(engine.timers), {{"queue", "timers"}});
   out.Histograms("dagstore_queue_wait_seconds", "Time of requests in the queue; of every 64th acquire, of all others");
   out.Add(engine.queue_wait, kMicrosPerSecond);
-  out.Counter("dagstore_turns_total", "Turns of the loop that did something");
-  out.Add(static_cast<double>(engine.turns));
-  out.Counter("dagstore_tasks_total", "Tasks run by the loop");
-  out.Add(static_cast<double>(engine.tasks));
+  out.Counter("dagstore_turns_total", "Turns of the loop that did something", engine.turns);
+  out.Counter("dagstore_tasks_total", "Tasks run by the loop", engine.tasks);
   out.Histograms("dagstore_turn_seconds", "Time of turns");
   out.Add(engine.turn_time, kMicrosPerSecond);
   out.Gauge("dagstore_turn_seconds_max", "The longest turn since the store was opened");
   out.Add(static_cast<double>(engine.turn_nanos_max) / 1e9);
-  out.Counter("dagstore_turns_over_5ms_total", "Turns that were too long");
-  out.Add(static_cast<double>(engine.turns_over_5ms));
+  out.Counter("dagstore_turns_over_5ms_total", "Turns that were too long", engine.turns_over_5ms);
   out.Histograms("dagstore_step_seconds", "Time of every 64th task");
   out.Add(engine.step_time, kMicrosPerSecond);
 }
@@ -122,10 +126,9 @@ void AddRequests(Families& out, const EngineStats& engine) {
   out.Counter("dagstore_stops_total", "Stops, by whether the ticket was still waiting");
   out.Add(static_cast<double>(engine.stops - engine.stops_late), {{"ticket", "waiting"}});
   out.Add(static_cast<double>(engine.stops_late), {{"ticket", "done"}});
-  out.Counter("dagstore_deadlines_missed_total", "Requests that were ended by their deadline");
-  out.Add(static_cast<double>(engine.deadlines_missed));
-  out.Counter("dagstore_work_abandoned_total", "Requests answered before the work they stopped had ended");
-  out.Add(static_cast<double>(engine.work_abandoned));
+  out.Counter("dagstore_deadlines_missed_total", "Requests that were ended by their deadline", engine.deadlines_missed);
+  out.Counter("dagstore_work_abandoned_total", "Requests answered before the work they stopped had ended",
+              engine.work_abandoned);
 }
 
 void AddJobs(Families& out, const EngineStats& engine) {
@@ -145,14 +148,11 @@ void AddJobs(Families& out, const EngineStats& engine) {
   for (size_t kind = 0; kind < kJobKinds; ++kind) {
     out.Add(engine.job_time[kind], kMicrosPerSecond, {{"kind", JobName(static_cast<JobKind>(kind))}});
   }
-  out.Gauge("dagstore_stragglers", "Jobs that were told to stop and have not within stop_grace");
-  out.Add(static_cast<double>(engine.stragglers));
-  out.Counter("dagstore_fills_kept_total", "Copies that went on when their last caller left");
-  out.Add(static_cast<double>(engine.fills_kept));
-  out.Gauge("dagstore_fills_running", "Such copies that run");
-  out.Add(static_cast<double>(engine.fills_running));
-  out.Counter("dagstore_stale_completions_total", "Results of work for shards or jobs that are no more");
-  out.Add(static_cast<double>(engine.stale_completions));
+  out.Gauge("dagstore_stragglers", "Jobs that were told to stop and have not within stop_grace", engine.stragglers);
+  out.Counter("dagstore_fills_kept_total", "Copies that went on when their last caller left", engine.fills_kept);
+  out.Gauge("dagstore_fills_running", "Such copies that run", engine.fills_running);
+  out.Counter("dagstore_stale_completions_total", "Results of work for shards or jobs that are no more",
+              engine.stale_completions);
   out.Counter("dagstore_failures_total", "Entries of the failure log, by code");
   for (size_t code = 1; code < kStatusCodes; ++code) {
     if (engine.failures_by_code[code] == 0 && static_cast<absl::StatusCode>(code) != absl::StatusCode::kUnavailable &&
@@ -166,29 +166,24 @@ void AddJobs(Families& out, const EngineStats& engine) {
 
 void AddStorage(Families& out, const StoreStats& stats) {
   const EngineStats& engine = stats.engine;
-  out.Counter("dagstore_commits_total", "Batches handed to the database");
-  out.Add(static_cast<double>(engine.commits));
+  out.Counter("dagstore_commits_total", "Batches handed to the database", engine.commits);
   out.Histograms("dagstore_commit_changes", "Changes in one batch");
   out.Add(engine.batch_changes, 1);
   out.Histograms("dagstore_commit_seconds", "Time of a synced commit, the way through the loop included");
   out.Add(engine.commit_time, kMicrosPerSecond);
-  out.Counter("dagstore_syncs_total", "Synced writes of the database");
-  out.Add(static_cast<double>(stats.syncs));
+  out.Counter("dagstore_syncs_total", "Synced writes of the database", stats.syncs);
   out.Gauge("dagstore_read_only", "1 after a commit has failed");
   out.Add(engine.store_error.ok() ? 0 : 1);
-  out.Gauge("dagstore_database_bytes", "Size of the database");
-  out.Add(static_cast<double>(stats.database_bytes));
+  out.Gauge("dagstore_database_bytes", "Size of the database", stats.database_bytes);
   out.Gauge("dagstore_top_index_entries", "Entries of the top-level index, by place; dead ones are in both");
   const uint64_t in_runs = stats.top.entries - std::min(stats.top.entries, stats.top.buffered);
   out.Add(static_cast<double>(in_runs), {{"place", "runs"}});
   out.Add(static_cast<double>(stats.top.buffered), {{"place", "memory"}});
-  out.Gauge("dagstore_top_index_dead_entries", "Of dropped shards, until a merge");
-  out.Add(static_cast<double>(stats.top.dead));
+  out.Gauge("dagstore_top_index_dead_entries", "Of dropped shards, until a merge", stats.top.dead);
   out.Gauge("dagstore_top_index_runs", "Files of the top-level index, by health");
   out.Add(static_cast<double>(stats.top.runs - std::min(stats.top.runs, stats.top.runs_damaged)), {{"health", "good"}});
   out.Add(static_cast<double>(stats.top.runs_damaged), {{"health", "damaged"}});
-  out.Gauge("dagstore_top_index_bytes", "Size of the runs");
-  out.Add(static_cast<double>(stats.top.bytes));
+  out.Gauge("dagstore_top_index_bytes", "Size of the runs", stats.top.bytes);
   out.Counter("dagstore_top_index_merges_total", "Merges of runs, by outcome");
   out.Add(static_cast<double>(stats.top.merges), {{"outcome", "ok"}});
   out.Add(static_cast<double>(stats.top.merge_failures), {{"outcome", "failed"}});
@@ -198,46 +193,36 @@ void AddStorage(Families& out, const StoreStats& stats) {
 
 void AddCopies(Families& out, const StoreStats& stats) {
   const CopyCacheStats& copies = stats.copies;
-  out.Gauge("dagstore_copy_bytes", "Bytes of local copies, with what is reserved for those being made");
-  out.Add(static_cast<double>(copies.bytes));
-  out.Gauge("dagstore_copy_bytes_peak", "The most of them since the store was opened");
-  out.Add(static_cast<double>(copies.bytes_peak));
-  out.Gauge("dagstore_copy_bytes_max", "The quota of local copies");
-  out.Add(static_cast<double>(copies.bytes_max));
+  out.Gauge("dagstore_copy_bytes", "Bytes of local copies, with what is reserved for those being made", copies.bytes);
+  out.Gauge("dagstore_copy_bytes_peak", "The most of them since the store was opened", copies.bytes_peak);
+  out.Gauge("dagstore_copy_bytes_max", "The quota of local copies", copies.bytes_max);
   out.Gauge("dagstore_copies", "Local copies, by whether they may be given up");
   out.Add(static_cast<double>(copies.copies - std::min(copies.copies, copies.pinned)), {{"pinned", "no"}});
   out.Add(static_cast<double>(copies.pinned), {{"pinned", "yes"}});
-  out.Gauge("dagstore_copies_partial", "Partial copies that are open");
-  out.Add(static_cast<double>(stats.upgrader.copies_partial));
+  out.Gauge("dagstore_copies_partial", "Partial copies that are open", stats.upgrader.copies_partial);
   out.Counter("dagstore_copy_evictions_total", "Copies named to be given up, by outcome");
   out.Add(static_cast<double>(copies.evictions), {{"outcome", "ok"}});
   out.Add(static_cast<double>(copies.evictions_refused), {{"outcome", "refused"}});
-  out.Gauge("dagstore_copies_waiting", "Copies that wait for room");
-  out.Add(static_cast<double>(copies.waiting));
-  out.Counter("dagstore_copy_room_refused_total", "Wants of room that did not fit");
-  out.Add(static_cast<double>(copies.refused));
-  out.Counter("dagstore_copies_promoted_total", "Partial copies made whole because most of them was there");
-  out.Add(static_cast<double>(stats.upgrader.copies_promoted));
-  out.Counter("dagstore_copies_resumed_total", "Partial copies gone on with after an interruption");
-  out.Add(static_cast<double>(stats.upgrader.copies_resumed));
-  out.Counter("dagstore_copy_bytes_not_kept_total", "Bytes handed to readers without room to keep them");
-  out.Add(static_cast<double>(stats.upgrader.bytes_not_kept));
-  out.Counter("dagstore_prefetches_total", "Requests made ahead of their readers");
-  out.Add(static_cast<double>(stats.upgrader.prefetches));
+  out.Gauge("dagstore_copies_waiting", "Copies that wait for room", copies.waiting);
+  out.Counter("dagstore_copy_room_refused_total", "Wants of room that did not fit", copies.refused);
+  out.Counter("dagstore_copies_promoted_total", "Partial copies made whole because most of them was there",
+              stats.upgrader.copies_promoted);
+  out.Counter("dagstore_copies_resumed_total", "Partial copies gone on with after an interruption",
+              stats.upgrader.copies_resumed);
+  out.Counter("dagstore_copy_bytes_not_kept_total", "Bytes handed to readers without room to keep them",
+              stats.upgrader.bytes_not_kept);
+  out.Counter("dagstore_prefetches_total", "Requests made ahead of their readers", stats.upgrader.prefetches);
 }
 
 void AddSources(Families& out, const SourceStats& sources) {
-  out.Counter("dagstore_source_requests_total", "Requests to remote sources");
-  out.Add(static_cast<double>(sources.requests));
+  out.Counter("dagstore_source_requests_total", "Requests to remote sources", sources.requests);
   out.Gauge("dagstore_source_requests", "Requests to remote sources that run, or wait for their turn");
   out.Add(static_cast<double>(sources.requests_running), {{"state", "running"}});
   out.Add(static_cast<double>(sources.requests_waiting), {{"state", "waiting"}});
-  out.Counter("dagstore_source_retries_total", "Attempts that were repeated");
-  out.Add(static_cast<double>(sources.retries));
-  out.Counter("dagstore_source_bytes_total", "Bytes received from remote sources");
-  out.Add(static_cast<double>(sources.bytes));
-  out.Gauge("dagstore_source_locations_failed", "Locations that failed and have not served since");
-  out.Add(static_cast<double>(sources.locations_failed));
+  out.Counter("dagstore_source_retries_total", "Attempts that were repeated", sources.retries);
+  out.Counter("dagstore_source_bytes_total", "Bytes received from remote sources", sources.bytes);
+  out.Gauge("dagstore_source_locations_failed", "Locations that failed and have not served since",
+            sources.locations_failed);
 }
 
 void AddSpans(Families& out, const SpanSinkStats& spans) {

@@ -5,7 +5,7 @@
 namespace dagstore {
 
 WorkerPool::WorkerPool(const std::string& name, int threads) : name_(name) {
-  for (int i = 0; i < threads; ++i) threads_.emplace_back(name, [this] { Run(); });
+  for (int i = 0; i < threads; ++i) threads_.emplace_back(name, [this] { Run(nullptr); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -34,13 +34,22 @@ void WorkerPool::Post(absl::AnyInvocable<void()> work) {
   arrived_.NotifyOne();
 }
 
-void WorkerPool::Run() {
+void WorkerPool::Run(StandIn* stand_in) {
+  const auto superfluous = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return stand_in != nullptr && standing_in_ > waiting_;
+  };
   for (;;) {
     absl::AnyInvocable<void()> work;
     {
       MutexLock lock(mu_);
-      while (queue_.empty() && !ending_) arrived_.Wait(mu_);
-      if (queue_.empty()) return;
+      while (queue_.empty() && !ending_ && !superfluous()) arrived_.Wait(mu_);
+      if (queue_.empty() || superfluous()) {
+        if (stand_in == nullptr) return;
+        --standing_in_;
+        stand_in->ended = true;
+        arrived_.NotifyOne();  // what woke this one may have been meant for another
+        return;
+      }
       work = std::move(queue_.front());
       queue_.pop_front();
     }
@@ -58,7 +67,7 @@ void WorkerPool::BeginWait() {
   });
   StandIn& stand_in = stand_ins_.emplace_back();
   try {
-    stand_in.thread = Thread(name_, [this, &stand_in] { RunAs(stand_in); });
+    stand_in.thread = Thread(name_, [this, &stand_in] { Run(&stand_in); });
     ++standing_in_;
   } catch (const std::system_error&) {
     stand_ins_.pop_back();  // no thread is to be had: those behind wait
@@ -71,25 +80,6 @@ void WorkerPool::EndWait() {
     --waiting_;
   }
   arrived_.NotifyAll();
-}
-
-void WorkerPool::RunAs(StandIn& stand_in) {
-  for (;;) {
-    absl::AnyInvocable<void()> work;
-    {
-      MutexLock lock(mu_);
-      while (queue_.empty() && !ending_ && standing_in_ <= waiting_) arrived_.Wait(mu_);
-      if (queue_.empty() || standing_in_ > waiting_) {
-        --standing_in_;
-        stand_in.ended = true;
-        arrived_.NotifyOne();  // what woke this one may have been meant for another
-        return;
-      }
-      work = std::move(queue_.front());
-      queue_.pop_front();
-    }
-    work();
-  }
 }
 
 }  // namespace dagstore

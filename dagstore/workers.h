@@ -42,8 +42,8 @@ class WorkerPool final : public StandIns {
     Thread thread = {};
     bool ended = false;  // joined by the next BeginWait, or the destructor
   };
-  void Run() ABSL_LOCKS_EXCLUDED(mu_);
-  void RunAs(StandIn& stand_in) ABSL_LOCKS_EXCLUDED(mu_);
+  // `stand_in`: whose thread it is; null for a thread of the pool.
+  void Run(StandIn* stand_in) ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::string name_;
   Mutex mu_;

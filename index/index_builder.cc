@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kSlabBytes = 64 << 10;
 // So many slabs of a kind of entry are allocated as they are needed, then whole chunks of them, a huge page each.
 constexpr size_t kSlabsAlone = 32;
-constexpr size_t kChunkBytes = kHugePageBytes - 64;  // with what HugeArray puts in front of it
+constexpr size_t kChunkBytes = kHugePageBytes;
 // What Append to a file gathers: fewer system calls, and nothing gained above.
 constexpr size_t kWriteBytes = 1 << 20;
 // A run is read back in windows of this size, less when there are many runs.

@@ -91,10 +91,10 @@ class TopIndex {
   // that are not covered are awaited: Find is Unavailable until each was sealed or dropped.
   virtual void DropAllExcept(const std::vector<bool>& live) = 0;
 
-  // Any thread. For each key, `visit(index into keys, ordinal)` for every candidate, in no particular order, each
-  // ordinal once per key. Built for batches: pass many keys at once. `visit` runs with no lock held. At most
-  // `ordinals_max` for each key, whichever: who asks for strangers limits it, as memory grows with the candidates of 16
-  // keys, 8 bytes each; fewer than that are all there are.
+  // Any thread. For each key, `visit(index into keys, ordinal)` for every candidate, each ordinal once per key; those
+  // of a key together, and the keys in order. Built for batches: pass many keys at once. `visit` runs with no lock
+  // held. At most `ordinals_max` for each key, whichever: who asks for strangers limits it, as memory grows with the
+  // candidates of 16 keys, 8 bytes each; fewer than that are all there are.
   // On an error what was visited is right but may not be all: DataLoss names a damaged run; Unavailable while awaited
   // shards have not been added.
   virtual absl::Status Find(std::span<const Fingerprint> keys,

@@ -628,9 +628,7 @@ void PartialCopy::WillRead(const std::shared_ptr<PartialCopy>& self, std::span<c
     const ByteRange run = runs[i];
     const bool posted = context_->Post([self, run] {
       Handle handle;
-      handle.work.cancel = &self->context_->closing;
-      handle.work.clock = self->context_->clock;
-      handle.work.deadline = Deadline::After(*handle.work.clock, self->context_->limits.read_timeout);
+      handle.work = self->context_->ReadAheadWork();
       bool kept = true;
       self->context_->prefetches.fetch_add(1, std::memory_order_relaxed);
       self->Ensure(handle, run, /*ahead=*/0, handle.work, &kept).IgnoreError();  // who reads it will see
@@ -647,9 +645,7 @@ void PartialCopy::MaybePromote(const std::shared_ptr<PartialCopy>& self) {
     promoting_ = true;
   }
   const bool posted = context_->Post([self] {
-    WorkContext work;
-    work.cancel = &self->context_->closing;
-    work.clock = self->context_->clock;
+    WorkContext work = self->context_->BackgroundWork();
     work.stand_ins = self->context_->stand_ins();
     // Nobody waits for it, so it may wait: for room, in its turn.
     const absl::Status whole = MakeWhole(self, work);

@@ -76,6 +76,19 @@ struct TransientContext {
   std::atomic<uint64_t> bytes_not_kept{0};  // handed to readers without being kept
   std::atomic<uint64_t> prefetches{0};
 
+  // Of what nobody waits for: ends with the upgrader.
+  WorkContext BackgroundWork() const {
+    WorkContext work;
+    work.cancel = &closing;
+    work.clock = clock;
+    return work;
+  }
+  // Of one read that is made ahead of its reader.
+  WorkContext ReadAheadWork() const {
+    WorkContext work = BackgroundWork();
+    work.deadline = Deadline::After(*clock, limits.read_timeout);
+    return work;
+  }
   // Runs `work` on a worker, or drops it if there is none.
   bool Post(absl::AnyInvocable<void()> work);
   void SetBackground(std::function<void(absl::AnyInvocable<void()>)> background, StandIns* stand_ins);

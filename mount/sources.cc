@@ -75,6 +75,10 @@ absl::StatusOr<Sources::Permit> Sources::Begin(const Url& url, const WorkContext
                              absl::FormatDuration(limits_.turn_wait_max), running_, limits_.requests_max,
                              limits_.requests_per_host_max);
   }
+  return Take(std::move(host));
+}
+
+Sources::Permit Sources::Take(std::string host) {
   ++running_;
   ++running_by_host_[host];
   ++stats_.requests;
@@ -87,10 +91,7 @@ std::optional<Sources::Permit> Sources::TryBegin(const Url& url) {
   const auto of_host = running_by_host_.find(host);
   const size_t running_there = of_host == running_by_host_.end() ? 0 : of_host->second;
   if (running_ >= limits_.requests_max / 2 || running_there >= limits_.requests_per_host_max / 2) return std::nullopt;
-  ++running_;
-  ++running_by_host_[host];
-  ++stats_.requests;
-  return Permit(this, std::move(host));
+  return Take(std::move(host));
 }
 
 bool Sources::FirstInAWhile(const Url& url) {

@@ -111,6 +111,7 @@ class Sources {
   static uint64_t IdOf(const Url& url);
 
  private:
+  Permit Take(std::string host) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void End(const std::string& host);
   absl::Duration Backoff(int repetition, const absl::Status& error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status SleepUntil(MonotonicNanos until, const WorkContext& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

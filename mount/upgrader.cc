@@ -161,10 +161,7 @@ void Upgrader::Tail::Run(const Mount& mount, TransientContext& context) {
     if (given_up) return;
     begun = true;
   }
-  WorkContext work;
-  work.cancel = &context.closing;
-  work.clock = context.clock;
-  work.deadline = Deadline::After(*context.clock, context.limits.read_timeout);
+  const WorkContext work = context.ReadAheadWork();
   MountStat got_stat;
   Bytes got;
   const absl::Status fetched = [&]() -> absl::Status {
@@ -173,12 +170,8 @@ void Upgrader::Tail::Run(const Mount& mount, TransientContext& context) {
     ASSIGN_OR_RETURN(const MountRange answer, mount.OpenTail(*context.io, work, context.limits.tail_bytes));
     got_stat = answer.stat;
     got.resize(std::min<uint64_t>(answer.stat.size, context.limits.tail_bytes));
-    size_t have = 0;
-    while (have < got.size()) {
-      ASSIGN_OR_RETURN(const size_t n, answer.stream->Next(got.size() - have, got.data() + have));
-      if (n == 0) return Unavailable("the source broke off");
-      have += n;
-    }
+    ASSIGN_OR_RETURN(const size_t have, ReadUpTo(*answer.stream, got.size(), got.data()));
+    if (have < got.size()) return Unavailable("the source broke off");
     return context.sources->Received(have, work);
   }();
   const MutexLock lock(mu);
@@ -212,11 +205,7 @@ std::shared_ptr<Upgrader::Tail> Upgrader::AskAhead(const std::shared_ptr<const M
     context_->Post([mount, context = context_] {
       const std::optional<Sources::Permit> permit = context->sources->TryBegin(mount->url());
       if (!permit.has_value()) return;
-      WorkContext work;
-      work.cancel = &context->closing;
-      work.clock = context->clock;
-      work.deadline = Deadline::After(*context->clock, context->limits.read_timeout);
-      mount->Stat(*context->io, work).IgnoreError();  // for its connection
+      mount->Stat(*context->io, context->ReadAheadWork()).IgnoreError();  // for its connection
     });
   }
   return tail;
@@ -404,12 +393,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
         ASSIGN_OR_RETURN(MountRange answer, mount->OpenRange(io, asking, {0, head_bytes}, validator));
         stat = answer.stat;
         head.resize(head_bytes);
-        size_t have = 0;
-        while (have < head.size()) {
-          ASSIGN_OR_RETURN(const size_t n, answer.stream->Next(head.size() - have, head.data() + have));
-          if (n == 0) break;
-          have += n;
-        }
+        ASSIGN_OR_RETURN(const size_t have, ReadUpTo(*answer.stream, head.size(), head.data()));
         head.resize(have);
         RETURN_IF_ERROR(context_->sources->Received(have, asking));
         if (stat.size_known && have < std::min(stat.size, head_bytes))

@@ -99,6 +99,17 @@ struct World {
   absl::Status Register(const std::string& host, const RegisterOptions& with = {}) {
     return store->RegisterShardSync(host, MountOfUrl(*store, "remote://" + host + "/a.car"), with);
   }
+  // Source "a", of MakeCar(3, 20'000), breaks off in the middle of its registration, and is asked once only. `before`
+  // may spoil what it sends.
+  RemoteSource& BreakOff(const std::function<void(RemoteSource&)>& before = {}) {
+    options.sources.attempts_max = 1;
+    Restart();
+    RemoteSource& source = Source("a", MakeCar(3, 20'000));
+    source.fail_at = source.content.size() / 2;
+    if (before) before(source);
+    CHECK_CODE(Register("a"), kUnavailable);
+    return source;
+  }
   uint64_t BytesOnDisk() const {
     uint64_t bytes = 0;
     for (const auto& entry : fs::directory_iterator(options.dir + "/transients")) {
@@ -213,11 +224,7 @@ TEST_CASE("remote store: a fetch knows the trace of the request that it is made 
 
 TEST_CASE("remote store: row 20: a registration that breaks off goes on where it was, when it is asked for again") {
   World world;
-  world.options.sources.attempts_max = 1;
-  world.Restart();
-  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
-  source.fail_at = source.content.size() / 2;
-  CHECK_CODE(world.Register("a"), kUnavailable);
+  RemoteSource& source = world.BreakOff();
   const ShardInfo failed = ValueOf(world.store->GetShardInfo(ShardKey("a")));
   CHECK(failed.state == ShardState::kErrored);
   REQUIRE_EQ(failed.locations.size(), 1);
@@ -233,14 +240,10 @@ TEST_CASE("remote store: row 20: a registration that breaks off goes on where it
 
 TEST_CASE("remote store: what a source lied about before it broke off does not stick") {
   World world;
-  world.options.sources.attempts_max = 1;
-  world.Restart();
-  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
-  const Bytes truth = source.content;
-  source.content[truth.size() / 2 - (80 << 10)] ^= 1;  // fetched, and not looked at yet when the body ends
-  source.fail_at = truth.size() / 2;
-  CHECK_CODE(world.Register("a"), kUnavailable);
-  source.content = truth;
+  // Fetched, and not looked at yet when the body ends.
+  const auto twist = [](RemoteSource& a) { a.content[a.content.size() / 2 - (80 << 10)] ^= 1; };
+  RemoteSource& source = world.BreakOff(twist);
+  twist(source);
   source.fail_at.reset();
   REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
   CheckServes(*world.store, "a", 3, 500);
@@ -248,11 +251,7 @@ TEST_CASE("remote store: what a source lied about before it broke off does not s
 
 TEST_CASE("remote store: destroying a shard leaves nothing of a fetch that broke off") {
   World world;
-  world.options.sources.attempts_max = 1;
-  world.Restart();
-  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
-  source.fail_at = source.content.size() / 2;
-  CHECK_CODE(world.Register("a"), kUnavailable);
+  world.BreakOff();
   CHECK_GT(world.BytesOnDisk(), 0);
   SUBCASE("by the same process") {}
   SUBCASE("by the next") { world.Restart(); }
@@ -262,11 +261,7 @@ TEST_CASE("remote store: destroying a shard leaves nothing of a fetch that broke
 
 TEST_CASE("remote store: gc spares what an earlier process fetched while a job goes on with it") {
   World world;
-  world.options.sources.attempts_max = 1;
-  world.Restart();
-  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
-  source.fail_at = source.content.size() / 2;
-  CHECK_CODE(world.Register("a"), kUnavailable);
+  RemoteSource& source = world.BreakOff();
   world.Restart();
   source.fail_at.reset();
   std::atomic<int> reads{0};  // the first only asks what the source is now
@@ -285,11 +280,7 @@ TEST_CASE("remote store: gc spares what an earlier process fetched while a job g
 
 TEST_CASE("remote store: a copy that an earlier process began and that is replaced later does not stay") {
   World world;
-  world.options.sources.attempts_max = 1;
-  world.Restart();
-  RemoteSource& source = world.Source("a", MakeCar(3, 20'000));
-  source.fail_at = source.content.size() / 2;
-  CHECK_CODE(world.Register("a"), kUnavailable);
+  RemoteSource& source = world.BreakOff();
   world.Restart();
   source.fail_at.reset();
   REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
