@@ -60,6 +60,16 @@ const char* SourceOf(const Upgraded& source) {
   return source.passthrough ? "origin" : source.local.has_value() && !source.local->owned ? "user_copy" : "local";
 }
 
+// Whether `stored`, built of a copy of what the record was made of, differs from the index of the record. No CID covers
+// the head of a section: rot there can turn a block into one that nobody asks for, or that no hash can vouch for.
+// An index is a function of the bytes and of whether they were hashed.
+bool IsAnotherIndex(const StoredIndex& stored, const MountStat& source, const ShardRecord& record) {
+  const bool changed = source.exists && source.validator != record.validator;
+  if (record.ordinal == 0 || record.inferred_index || changed) return false;
+  if (stored.index->summary().verified != record.verified) return false;
+  return stored.bytes != record.index_bytes || stored.checksum != record.index_checksum;
+}
+
 }  // namespace
 
 JobExecutor::JobExecutor(const Options& options, const Seams& seams) : options_(options), seams_(seams) {}
@@ -214,76 +224,101 @@ absl::StatusOr<StoredIndex> JobExecutor::Index(const JobSpec& job, const ShardRe
   });
 }
 
-absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
-  const WorkContext work = job.Work(*seams_.clock);
-  ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
-  const std::string old_copy = record.copy.has_value() && record.copy->owned ? record.copy->name : std::string();
-  // A copy in which damage was found, a user's included, serves no attempt any more: not this one, and not the next,
-  // should this one fail for another reason.
-  if (record.state == ShardState::kErrored && record.error_code == static_cast<int>(absl::StatusCode::kDataLoss) &&
-      !Mutant(kMutantOldCopyTrusted)) {
-    record.copy.reset();
+absl::StatusOr<JobExecutor::Indexed> JobExecutor::IndexOneSource(const JobSpec& job, const ShardRecord& before,
+                                                                 const WorkContext& work, uint32_t nth, bool afresh,
+                                                                 const std::vector<size_t>& without) const {
+  Indexed made;
+  made.record = before;
+  if (afresh) made.record.copy.reset();
+  WorkSpan fetching("shard.fetch", 2 * nth, job, seams_.spans, *seams_.clock);
+  absl::StatusOr<Upgraded> opened =
+      OpenSource(job.key, made.record, job.ordinal, /*expect_same=*/false, work, made.stat, without);
+  if (SpanRecord* span = fetching.record(); span != nullptr && opened.ok()) {
+    span->AddText("dagstore.source", SourceOf(*opened));
+    span->Add("dagstore.bytes", static_cast<int64_t>(opened->reader->Size()));
   }
-  result.record = record;
-  MountStat stat;
-  Upgraded source;
-  absl::StatusOr<StoredIndex> stored = Unavailable("not tried");
-  bool inferred = false;
-  // One location after the other, until one has bytes that can be indexed.
+  fetching.End(opened.status());
+  RETURN_IF_ERROR(opened.status());
+  made.source = *std::move(opened);
+  const std::optional<TransientInfo>& local = made.source.local;
+  made.of_record = local.has_value() && before.copy.has_value() && before.copy->name == local->path;
+  made.came_before = made.of_record || made.source.resumed;
+
+  WorkSpan indexing("shard.index", 2 * nth + 1, job, seams_.spans, *seams_.clock);
+  made.stored = Index(job, made.record, made.source, work, &made.inferred);
+  if (SpanRecord* span = indexing.record(); span != nullptr && made.stored.ok()) {
+    span->Add("dagstore.blocks", static_cast<int64_t>(made.stored->index->summary().entries));
+  }
+  if (made.stored.ok() && made.came_before && !made.inferred && !options_.indexer &&
+      IsAnotherIndex(*made.stored, made.stat, before) && !Mutant(kMutantRottenHeadsIndexed)) {
+    KvBatch nothing;  // its value is in no batch yet
+    RETURN_IF_ERROR(seams_.indexes->Drop(job.ordinal, nothing));
+    made.stored = DataLoss("copy {}: its sections are not those that were indexed", local->path);
+  }
+  indexing.End(made.stored.status());
+  return made;
+}
+
+absl::StatusOr<JobExecutor::Indexed> JobExecutor::IndexAnySource(const JobSpec& job, const ShardRecord& before,
+                                                                 const WorkContext& work) const {
   std::vector<size_t> failed;
   absl::Status first_error;
-  bool fresh = false;
-  for (;;) {
-    record = *result.record;
-    stat = MountStat();
-    const auto nth = static_cast<uint32_t>(2 * failed.size());
-    WorkSpan fetching("shard.fetch", nth, job, seams_.spans, *seams_.clock);
-    absl::StatusOr<Upgraded> opened =
-        OpenSource(job.key, record, job.ordinal, /*expect_same=*/false, work, stat, failed);
-    if (SpanRecord* span = fetching.record(); span != nullptr && opened.ok()) {
-      span->AddText("dagstore.source", SourceOf(*opened));
-      span->Add("dagstore.bytes", static_cast<int64_t>(opened->reader->Size()));
+  absl::Status damage;  // found in what came before this job: none of it is used from then on
+  for (uint32_t nth = 0;; ++nth) {
+    absl::StatusOr<Indexed> tried = IndexOneSource(job, before, work, nth, !damage.ok(), failed);
+    if (!tried.ok()) {
+      if (!first_error.ok()) return first_error;
+      return damage.ok() ? tried.status() : Annotate(tried.status(), fmt::format("in place of {}", Message(damage)));
     }
-    fetching.End(opened.status());
-    if (!opened.ok()) return first_error.ok() ? opened.status() : first_error;
-    source = *std::move(opened);
-    WorkSpan indexing("shard.index", nth + 1, job, seams_.spans, *seams_.clock);
-    stored = Index(job, record, source, work, &inferred);
-    if (SpanRecord* span = indexing.record(); span != nullptr && stored.ok()) {
-      span->Add("dagstore.blocks", static_cast<int64_t>(stored->index->summary().entries));
-    }
-    indexing.End(stored.status());
-    if (stored.ok()) break;
-    const absl::Status cause = stored.status();
-    const std::shared_ptr<PartialCopy> partial = source.partial;
+    if (tried->stored.ok()) return tried;
+    const absl::Status cause = tried->stored.status();
+    Upgraded& source = tried->source;
     source.reader.reset();
     // Another attempt goes on where this one was interrupted; what was found wrong is of no use.
     const bool goes_on = absl::IsUnavailable(cause) || absl::IsCancelled(cause) || absl::IsDeadlineExceeded(cause);
-    if (partial != nullptr && goes_on) {
-      seams_.upgrader->KeepForLater(*partial);
-    } else if (source.local.has_value() && source.local->owned && !Mutant(kMutantUselessCopyKept) &&
-               !(result.record->copy.has_value() && result.record->copy->name == source.local->path)) {
-      (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the copy is of no use; the cause is what matters
+    if (source.partial != nullptr && goes_on) {
+      seams_.upgrader->KeepForLater(*source.partial);
+    } else if (source.local.has_value() && source.local->owned && !tried->of_record &&
+               !Mutant(kMutantUselessCopyKept)) {
+      (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the cause is what matters
     }
-    // What was left of an earlier attempt may be what is wrong, and is gone now: the source of today is asked once.
-    if (source.resumed && absl::IsDataLoss(cause) && !std::exchange(fresh, true) && work.Check().ok() &&
+    // What came before may be what is wrong: the source of today is asked once.
+    if (tried->came_before && absl::IsDataLoss(cause) && damage.ok() && work.Check().ok() &&
         !Mutant(kMutantLiesStick)) {
+      damage = cause;
       continue;
     }
     if (first_error.ok()) first_error = cause;
     const bool of_the_source = absl::IsUnavailable(cause) || absl::IsDataLoss(cause) || absl::IsNotFound(cause) ||
                                absl::IsFailedPrecondition(cause);
-    if (!of_the_source || !work.Check().ok() || failed.size() == record.also.size()) return first_error;
+    if (!of_the_source || !work.Check().ok() || failed.size() == before.also.size()) return first_error;
     failed.push_back(source.location);
   }
-  if (source.partial != nullptr && !inferred) {
+}
+
+absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
+  const WorkContext work = job.Work(*seams_.clock);
+  ASSIGN_OR_RETURN(ShardRecord before, ReadRecord(job.key));
+  const std::string old_copy = before.copy.has_value() && before.copy->owned ? before.copy->name : std::string();
+  // A copy in which damage was found, a user's included, serves no attempt any more: not this one, and not the next,
+  // should this one fail for another reason.
+  if (before.state == ShardState::kErrored && before.error_code == static_cast<int>(absl::StatusCode::kDataLoss) &&
+      !Mutant(kMutantOldCopyTrusted)) {
+    before.copy.reset();
+  }
+  result.record = before;
+  ASSIGN_OR_RETURN(Indexed indexed, IndexAnySource(job, before, work));
+  ShardRecord& record = indexed.record;
+  StoredIndex& stored = *indexed.stored;
+  Upgraded& source = indexed.source;
+  if (source.partial != nullptr && !indexed.inferred) {
     // All of it has come by; what is not kept for want of room is fetched again when it is read.
     source.reader->MakeWhole(work).IgnoreError();
   }
   source.reader.reset();
-  RETURN_IF_ERROR(AddToTopIndex(job.ordinal, *stored->index, job.cancel.get()));
+  RETURN_IF_ERROR(AddToTopIndex(job.ordinal, *stored.index, job.cancel.get()));
 
-  const IndexSummary& summary = stored->index->summary();
+  const IndexSummary& summary = stored.index->summary();
   // An index replaced by this one leaves no roots behind; if it cannot be read, its ordinal is dead all the same.
   if (job.old_ordinal != 0) {
     auto old = seams_.indexes->Open(job.old_ordinal, record.index_bytes, record.index_checksum);
@@ -291,27 +326,26 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
       RETURN_IF_ERROR(AppendRootsRemoval(result.batch, job.old_ordinal, (*old)->roots()));
     }
   }
-  RETURN_IF_ERROR(AppendRoots(result.batch, job.ordinal, stored->index->roots()));
-  seams_.indexes->AppendTo(result.batch, *stored);
+  RETURN_IF_ERROR(AppendRoots(result.batch, job.ordinal, stored.index->roots()));
+  seams_.indexes->AppendTo(result.batch, stored);
   record.state = ShardState::kAvailable;
   record.ordinal = job.ordinal;
   record.attempts = 0;
-  record.index_bytes = stored->bytes;
-  record.index_checksum = stored->checksum;
+  record.index_bytes = stored.bytes;
+  record.index_checksum = stored.checksum;
   record.blocks = summary.entries;
   record.block_bytes = summary.block_bytes;
   record.unverified_blocks = summary.unverified;
   record.verified = summary.verified;
   record.source_size = summary.source_size;
   record.indexed_unix_ms = absl::ToUnixMillis(seams_.clock->WallNow());
-  record.validator = stat.validator;
+  record.validator = indexed.stat.validator;
   record.indexed_location = static_cast<uint32_t>(source.location);
-  record.inferred_index = inferred;
+  record.inferred_index = indexed.inferred;
   record.error_code = 0;
   record.error.clear();
-  if (!record.copy.has_value() || record.copy->name != old_copy) {
-    if (!Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
-  }
+  const bool replaced = !record.copy.has_value() || record.copy->name != old_copy;
+  if (replaced && !Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
   result.record = std::move(record);
   return absl::OkStatus();
 }

@@ -63,6 +63,21 @@ class JobExecutor {
   // Indexes what `source` has. The index goes to the store's folder.
   absl::StatusOr<StoredIndex> Index(const JobSpec& job, const ShardRecord& record, const Upgraded& source,
                                     const WorkContext& work, bool* inferred) const;
+  struct Indexed {
+    ShardRecord record = {};  // its copy is that of `source`
+    MountStat stat = {};
+    Upgraded source = {};
+    absl::StatusOr<StoredIndex> stored = Unavailable("not tried");
+    bool inferred = false;     // `stored` is the index that the CAR carries
+    bool of_record = false;    // `source` is a copy that the record named already
+    bool came_before = false;  // so it is, or parts of it were left by an earlier attempt
+  };
+  // One location after the other, until one has bytes that can be indexed.
+  absl::StatusOr<Indexed> IndexAnySource(const JobSpec& job, const ShardRecord& before, const WorkContext& work) const;
+  // An error: there is no source to be read. That it cannot be indexed is in `stored`. `nth` numbers the attempts of a
+  // job; `afresh`: the copies that are there are not used; `without`: nor are these locations.
+  absl::StatusOr<Indexed> IndexOneSource(const JobSpec& job, const ShardRecord& before, const WorkContext& work,
+                                         uint32_t nth, bool afresh, const std::vector<size_t>& without) const;
 
   const Options options_;
   const Seams seams_;

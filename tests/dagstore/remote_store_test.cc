@@ -433,6 +433,47 @@ TEST_CASE("remote store: bytes of a partial copy that have rotten are fetched ag
   CHECK_EQ(ValueOf(world.store->Stats()).engine.shards_by_state[static_cast<size_t>(ShardState::kErrored)], 0);
 }
 
+// What no CID covers: a head that names another hash function, or the roots.
+TEST_CASE("remote store: a lost index is not built from a copy whose section heads or roots have rotten") {
+  for (const bool of_user : {false, true}) {
+    for (const bool header : {false, true}) {
+      CAPTURE(of_user);
+      CAPTURE(header);
+      World world;
+      world.options.inline_index_bytes_max = 0;
+      world.Restart();
+      RemoteSource& source = world.Source("a", MakeCar(3, 300), /*ranges=*/false);
+      const std::string of_users = world.dir.File("user.car");
+      RegisterOptions with;
+      if (of_user) {
+        WriteBytes(of_users, source.content);
+        with.existing_transient = of_users;
+      }
+      REQUIRE_STATUS_OK(world.Register("a", with));
+      const std::string ours = world.options.dir + "/transients/" + ShardKey("a").FileStem() + ".1.car";
+      const std::string& copy = of_user ? of_users : ours;
+      world.store.reset();
+      REQUIRE(fs::exists(copy));
+
+      Bytes rotten = source.content;
+      const Cid cid = MakeBlock(3, header ? 0 : 7).cid;  // a root is a CID of the header
+      const auto at = std::search(rotten.begin(), rotten.end(), cid.view().bytes.begin(), cid.view().bytes.end());
+      REQUIRE(at != rotten.end());
+      at[header ? 10 : 2] ^= header ? 1 : 0x40;  // a digest; a hash function that nobody knows
+      WriteBytes(copy, rotten);
+      WriteBytes(world.options.dir + "/indexes/00000001.idx", AsSpan("rotten as well"));
+
+      const int opens = source.opens;
+      world.Restart();
+      CheckServes(*world.store, "a", 3, 300);
+      CHECK_EQ(source.opens, opens + 1);
+      CHECK_EQ(ValueOf(world.store->ShardsWithRoot(MakeBlock(3, 0).cid)).size(), 1);
+      CHECK_EQ(ValueOf(world.store->GetShardInfo(ShardKey("a"))).unverified_blocks, 0);
+      if (of_user) CHECK(fs::exists(of_users));
+    }
+  }
+}
+
 // A resource error changes nothing durable: the shard is as it was, and the next attempt works.
 TEST_CASE("remote store: a copy that does not fit the quota leaves its shard as it was") {
   World world(/*quota=*/100'000);

@@ -1489,7 +1489,7 @@ void World::CheckShards() {
       Expect(got.ok(), "e", "shard {} does not serve a block of its own: {}", model.key, ToString(got));
       CheckBytes(BlockPool()[b].cid.view(), block.data(), "shard " + model.key);
     }
-    // No CID covers the header of a CAR: one that rotted in a copy whose index was damaged too may have lost its roots.
+    // No CID covers the header of a CAR: one that rots before it is indexed first may have lost its roots.
     if (accessor->index().roots().empty()) continue;
     const absl::StatusOr<std::vector<ShardKey>> rooted = store_->ShardsWithRoot(accessor->index().roots().front());
     Expect(rooted.ok() && std::find(rooted->begin(), rooted->end(), ShardKey(model.key)) != rooted->end(), "f",
