@@ -132,6 +132,7 @@
   X(LiesStick, 183, 0, "remote store:", "what a source lied about before it broke off is not fetched again") \
   X(AdoptedCopyKept, 184, 0, "remote store:", "a copy that an earlier process began stays when it is replaced") \
   X(RottenHeadsIndexed, 185, 0, "remote store:", "a lost index is built again from a copy whose section heads have rotten") \
+  X(RottenExtentsRead, 186, 0, "remote store:", "what rots of a copy that broke off is indexed when it is gone on with") \
   X(SlowReaderKeepsAll, 190, 1, "event log:", "a subscriber who does not read keeps every event") \
   X(ChannelUnbounded, 191, 2, "channel:", "a channel takes more than it has places") \
   X(FailuresKept, 192, 3, "event log:", "failures are kept without limit") \

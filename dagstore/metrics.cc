@@ -212,6 +212,8 @@ void AddCopies(Families& out, const StoreStats& stats) {
   out.Counter("dagstore_copy_bytes_not_kept_total", "Bytes handed to readers without room to keep them",
               stats.upgrader.bytes_not_kept);
   out.Counter("dagstore_prefetches_total", "Requests made ahead of their readers", stats.upgrader.prefetches);
+  out.Counter("dagstore_copy_granules_rotten_total", "Parts of partial copies that had rotten and were fetched again",
+              stats.upgrader.granules_rotten);
 }
 
 void AddSources(Families& out, const SourceStats& sources) {

@@ -1,6 +1,7 @@
 #include "mount/extent_map.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "base/check.h"
 #include "base/crc32c.h"
@@ -12,7 +13,7 @@ namespace dagstore {
 namespace {
 
 constexpr uint8_t kMagic[] = {'D', 'S', 'E', 'M'};
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kVersion = 2;  // 1 had no checksums
 constexpr size_t kHeadBytes = sizeof(kMagic) + 1;
 constexpr size_t kTailBytes = 4;
 constexpr uint64_t kSourcesMax = 16;
@@ -31,6 +32,12 @@ class Reader {
     if (rest_.size() < 8) return DataLoss("extent map ends inside a number");
     out = Load64(rest_.data());
     rest_ = rest_.subspan(8);
+    return absl::OkStatus();
+  }
+  absl::Status Fixed32(uint32_t& out) {
+    if (rest_.size() < 4) return DataLoss("extent map ends inside a checksum");
+    out = Load32(rest_.data());
+    rest_ = rest_.subspan(4);
     return absl::OkStatus();
   }
   absl::Status Text(std::string& out) {
@@ -62,16 +69,39 @@ ByteRange ExtentMap::RangeOf(uint64_t first, uint64_t end) const {
   return {begin, std::min(end << bits_, file_bytes_) - begin};
 }
 
-void ExtentMap::Set(uint64_t granule, bool there) {
+size_t ExtentMap::RankOf(uint64_t granule) const {
+  const uint64_t word = granule / 64;
+  if (word < counted_words_) counted_words_ = counted_ = 0;
+  for (; counted_words_ < word; ++counted_words_) counted_ += static_cast<size_t>(std::popcount(words_[counted_words_]));
+  return counted_ + static_cast<size_t>(std::popcount(words_[word] & ((uint64_t{1} << (granule % 64)) - 1)));
+}
+
+void ExtentMap::Set(uint64_t granule, uint32_t sum) {
   DAGSTORE_CHECK(granule < granules_);
-  if (Has(granule) == there) return;
-  words_[granule / 64] ^= uint64_t{1} << (granule % 64);
-  there ? ++there_ : --there_;
+  const auto at = sums_.begin() + static_cast<std::ptrdiff_t>(RankOf(granule));
+  if (Has(granule)) {
+    *at = sum;
+    return;
+  }
+  sums_.insert(at, sum);
+  words_[granule / 64] |= uint64_t{1} << (granule % 64);
+}
+
+void ExtentMap::Clear(uint64_t granule) {
+  DAGSTORE_CHECK(granule < granules_);
+  if (!Has(granule)) return;
+  sums_.erase(sums_.begin() + static_cast<std::ptrdiff_t>(RankOf(granule)));
+  words_[granule / 64] &= ~(uint64_t{1} << (granule % 64));
+}
+
+uint32_t ExtentMap::SumOf(uint64_t granule) const {
+  DAGSTORE_CHECK(granule < granules_ && Has(granule));
+  return sums_[RankOf(granule)];
 }
 
 uint64_t ExtentMap::BytesThere() const {
-  if (there_ == 0) return 0;
-  uint64_t bytes = there_ << bits_;
+  if (sums_.empty()) return 0;
+  uint64_t bytes = there() << bits_;
   if (Has(granules_ - 1)) bytes -= (granules_ << bits_) - file_bytes_;
   return bytes;
 }
@@ -86,6 +116,7 @@ std::string ExtentMap::Encode() const {
     AppendVarint(out, source.validator.size());
     out += source.validator;
   }
+  size_t rank = 0;
   for (uint64_t g = 0; g < granules_;) {
     uint64_t end = g;
     while (end < granules_ && !Has(end)) ++end;
@@ -94,7 +125,7 @@ std::string ExtentMap::Encode() const {
     g = end;
     while (end < granules_ && Has(end)) ++end;
     AppendVarint(out, end - g);
-    g = end;
+    for (; g < end; ++g) Append32(out, sums_[rank++]);
   }
   Append32(out, Crc32c(AsSpan(out)));
   return out;
@@ -104,6 +135,7 @@ absl::StatusOr<ExtentMap> ExtentMap::Decode(Span bytes) {
   if (bytes.size() < kHeadBytes + kTailBytes || !std::equal(std::begin(kMagic), std::end(kMagic), bytes.data()))
     return DataLoss("not an extent map");
   if (bytes[4] > kVersion) return FailedPrecondition("extent map version {} is newer than {}", bytes[4], kVersion);
+  if (bytes[4] < kVersion) return DataLoss("extent map version {} has no checksums", bytes[4]);
   const Span content = bytes.first(bytes.size() - kTailBytes);
   if (Crc32c(content) != Load32(bytes.data() + content.size())) return DataLoss("extent map checksum is wrong");
   Reader in(content.subspan(kHeadBytes));
@@ -127,9 +159,29 @@ absl::StatusOr<ExtentMap> ExtentMap::Decode(Span bytes) {
     at += gap;
     RETURN_IF_ERROR(in.Number(run));
     if (run == 0 || run > map.granules_ - at) return DataLoss("extent map runs past its file");
-    for (const uint64_t end = at + run; at < end; ++at) map.Set(at, true);
+    if (run > in.left() / 4) return DataLoss("extent map ends inside a run");
+    for (const uint64_t end = at + run; at < end; ++at) {
+      uint32_t sum = 0;
+      RETURN_IF_ERROR(in.Fixed32(sum));
+      map.words_[at / 64] |= uint64_t{1} << (at % 64);
+      map.sums_.push_back(sum);
+    }
   }
   return map;
+}
+
+void GranuleSums::Add(uint64_t at, Span bytes, absl::FunctionRef<void(uint64_t granule, uint32_t sum)> whole) {
+  while (!bytes.empty()) {
+    const uint64_t granule = at / granule_bytes_;
+    const uint64_t end = std::min((granule + 1) * granule_bytes_, file_bytes_);
+    DAGSTORE_CHECK(at < end);
+    if (at % granule_bytes_ == 0) sum_ = 0;
+    const Span part = bytes.first(std::min<uint64_t>(bytes.size(), end - at));
+    sum_ = Crc32c(sum_, part);
+    at += part.size();
+    bytes = bytes.subspan(part.size());
+    if (at == end) whole(granule, sum_);
+  }
 }
 
 }  // namespace dagstore

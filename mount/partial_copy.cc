@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/crc32c.h"
+#include "base/mutant.h"
 
 namespace dagstore {
 namespace {
@@ -88,6 +90,7 @@ PartialCopy::PartialCopy(std::shared_ptr<TransientContext> context, std::string 
     : context_(std::move(context)),
       name_(std::move(name)),
       bytes_(map.file_bytes()),
+      granule_bytes_(map.granule_bytes()),
       changed_(context_->io->NewWaitPoint()),
       map_(std::move(map)) {}
 
@@ -125,6 +128,11 @@ absl::StatusOr<std::shared_ptr<PartialCopy>> PartialCopy::Load(std::shared_ptr<T
   absl::StatusOr<ExtentMap> map = ExtentMap::Decode(*text);
   if (!map.ok()) return NotFound("the map of partial copy {}: {}", name, Message(map.status()));
   std::shared_ptr<PartialCopy> copy(new PartialCopy(std::move(context), name, *std::move(map)));
+  {
+    const MutexLock lock(copy->mu_);
+    copy->unchecked_.resize(copy->map_.granules());
+    for (uint64_t g = 0; g < copy->map_.granules(); ++g) copy->unchecked_[g] = copy->map_.Has(g);
+  }
   const absl::Status opened = copy->OpenFiles(/*create=*/false);
   if (absl::IsResourceExhausted(opened)) return opened;
   if (!opened.ok()) return NotFound("the bytes of partial copy {}: {}", name, Message(opened));
@@ -298,7 +306,7 @@ absl::Status PartialCopy::ReadPiece(Handle& handle, ByteRange range, uint64_t ah
   if (handle.direct) {
     const MutexLock lock(mu_);
     for (uint64_t g = map_.GranuleOf(range.offset); g <= map_.GranuleOf(range.offset + range.size - 1); ++g)
-      kept = kept && map_.Has(g);
+      kept = kept && map_.Has(g) && !Unchecked(g);
   } else {
     RETURN_IF_ERROR(Ensure(handle, range, ahead, work, &kept));
   }
@@ -330,8 +338,46 @@ std::shared_ptr<PartialCopy::Flight> PartialCopy::FlightAt(uint64_t granule) con
   return nullptr;
 }
 
+absl::Status PartialCopy::CheckLoaded(ByteRange range, const WorkContext& work) {
+  Bytes buffer;
+  for (uint64_t g = range.offset / granule_bytes_; g <= (range.offset + range.size - 1) / granule_bytes_; ++g) {
+    ByteRange granule;
+    uint32_t want = 0;
+    {
+      const MutexLock lock(mu_);
+      if (unchecked_.empty()) return absl::OkStatus();
+      if (!Unchecked(g) || broken_ || abandoned_) continue;
+      granule = map_.RangeOf(g, g + 1);
+      want = map_.SumOf(g);
+    }
+    uint32_t sum = 0;
+    buffer.resize(std::min<uint64_t>(kBufferBytes, granule.size));
+    for (uint64_t done = 0; done < granule.size;) {
+      RETURN_IF_ERROR(work.Check());
+      const uint64_t step = std::min<uint64_t>(buffer.size(), granule.size - done);
+      const absl::StatusOr<size_t> n = reader_->ReadSome(granule.offset + done, step, buffer.data());
+      if (absl::IsResourceExhausted(n.status())) return n.status();
+      if (!n.ok() || *n != step) {
+        sum = ~want;
+        break;
+      }
+      sum = Crc32c(sum, Span(buffer).first(step));
+      done += step;
+    }
+    if (sum == want || Mutant(kMutantRottenExtentsRead)) {
+      const MutexLock lock(mu_);
+      unchecked_[g] = false;
+      continue;
+    }
+    context_->granules_rotten.fetch_add(1, std::memory_order_relaxed);
+    Forget(granule).IgnoreError();  // and fetched again
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PartialCopy::Ensure(Handle& handle, ByteRange range, uint64_t ahead, const WorkContext& work, bool* kept) {
   *kept = true;
+  RETURN_IF_ERROR(CheckLoaded(range, work));
   mu_.Lock();
   const uint64_t first = map_.GranuleOf(range.offset);
   const uint64_t end = map_.GranuleOf(range.offset + range.size - 1) + 1;
@@ -416,6 +462,8 @@ absl::Status PartialCopy::Fly(Handle& handle, Flight& flight, const WorkContext&
     return absl::OkStatus();
   }
   uint64_t marked = flight.first;
+  GranuleSums sums(granule_bytes_, bytes_);
+  std::vector<std::pair<uint64_t, uint32_t>> whole;
   bool write_failed = false;
   const absl::Status flown = Fetch(
       handle, range.offset, range.offset + range.size,
@@ -429,17 +477,15 @@ absl::Status PartialCopy::Fly(Handle& handle, Flight& flight, const WorkContext&
             return written;
           }
         }
-        const uint64_t to = at + bytes.size();
+        whole.clear();
+        sums.Add(at, bytes, [&](uint64_t granule, uint32_t sum) { whole.emplace_back(granule, sum); });
         const MutexLock lock(mu_);
-        bool news = false;
-        for (; marked < flight.end; ++marked) {
-          const ByteRange granule = map_.RangeOf(marked, marked + 1);
-          if (granule.offset + granule.size > to) break;
-          map_.Set(marked, true);
-          news = true;
+        for (const auto& [granule, sum] : whole) {
+          SetThere(granule, sum);
+          marked = granule + 1;
         }
         unsaved_ += bytes.size();
-        if (news) changed_->NotifyAll();
+        if (!whole.empty()) changed_->NotifyAll();
         return absl::OkStatus();
       },
       work);
@@ -678,18 +724,22 @@ void PartialCopy::Fill(uint64_t offset, Span bytes) {
     kept = map_.RangeOf(first, end);
   }
   if (context_->space != nullptr && !context_->space->TryTake(kept.size)) return;
+  const Span keeps = bytes.subspan(kept.offset - offset, kept.size);
+  std::vector<std::pair<uint64_t, uint32_t>> whole;
+  GranuleSums(granule_bytes_, bytes_).Add(kept.offset, keeps, [&](uint64_t granule, uint32_t sum) {
+    whole.emplace_back(granule, sum);
+  });
   bool written = false;
   {
     const MutexLock lock(file_mu_);
-    written = file_ != nullptr && file_->WriteAt(kept.offset, bytes.subspan(kept.offset - offset, kept.size)).ok();
+    written = file_ != nullptr && file_->WriteAt(kept.offset, keeps).ok();
   }
   uint64_t news = 0;
   {
     const MutexLock lock(mu_);
     if (written && !broken_ && !abandoned_ && !sealed_) {
       const uint64_t before = map_.BytesThere();
-      const uint64_t last = map_.GranuleOf(kept.offset + kept.size - 1);
-      for (uint64_t g = map_.GranuleOf(kept.offset); g <= last; ++g) map_.Set(g, true);
+      for (const auto& [granule, sum] : whole) SetThere(granule, sum);
       news = map_.BytesThere() - before;
       unsaved_ += news;
       if (context_->space != nullptr) context_->space->Holds(name_, map_.BytesThere() + kOverheadBytes);
@@ -732,7 +782,7 @@ absl::Status PartialCopy::Forget(ByteRange range) {
     if (range.size == 0 || range.offset >= bytes_ || broken_ || abandoned_) return absl::OkStatus();
     before = map_.BytesThere();
     const uint64_t end = std::min(bytes_, range.offset + range.size);
-    for (uint64_t g = map_.GranuleOf(range.offset); g <= map_.GranuleOf(end - 1); ++g) map_.Set(g, false);
+    for (uint64_t g = map_.GranuleOf(range.offset); g <= map_.GranuleOf(end - 1); ++g) map_.Clear(g);
     after = map_.BytesThere();
     unsaved_ += before - after;
     if (context_->space != nullptr) context_->space->Holds(name_, after + kOverheadBytes);

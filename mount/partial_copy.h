@@ -12,7 +12,8 @@
 // Bytes that find no room, or whose file cannot be written, are handed to their reader and not kept.
 //
 // Threads: any worker thread, and the threads of readers; never the loop. Crash: the map tells what was there when it
-// was written; a .part without a map is worth nothing.
+// was written; a .part without a map is worth nothing. Rot: what was there when the copy was loaded is compared with the
+// checksums of the map before it is read first, and fetched again if it is something else.
 #pragma once
 
 #include <absl/base/thread_annotations.h>
@@ -75,6 +76,7 @@ struct TransientContext {
   std::atomic<uint64_t> copies_promoted{0};
   std::atomic<uint64_t> bytes_not_kept{0};  // handed to readers without being kept
   std::atomic<uint64_t> prefetches{0};
+  std::atomic<uint64_t> granules_rotten{0};
 
   // Of what nobody waits for: ends with the upgrader.
   WorkContext BackgroundWork() const {
@@ -210,6 +212,15 @@ class PartialCopy : public std::enable_shared_from_this<PartialCopy> {
   absl::StatusOr<size_t> ReadSome(const std::shared_ptr<PartialCopy>& self, Handle& handle, uint64_t offset,
                                   size_t size, uint8_t* out, const WorkContext& work);
   absl::Status ReadPiece(Handle& handle, ByteRange range, uint64_t ahead, uint8_t* out, const WorkContext& work);
+  bool Unchecked(uint64_t granule) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return !unchecked_.empty() && unchecked_[granule] && map_.Has(granule);
+  }
+  void SetThere(uint64_t granule, uint32_t sum) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    map_.Set(granule, sum);
+    if (!unchecked_.empty()) unchecked_[granule] = false;
+  }
+  // What an earlier life has left of `range` is what it was, or is not there any more.
+  absl::Status CheckLoaded(ByteRange range, const WorkContext& work);
   // Brings what is missing of `range`. *kept is false if it could not be kept.
   absl::Status Ensure(Handle& handle, ByteRange range, uint64_t ahead, const WorkContext& work, bool* kept);
   absl::Status Fly(Handle& handle, Flight& flight, const WorkContext& work);
@@ -243,11 +254,13 @@ class PartialCopy : public std::enable_shared_from_this<PartialCopy> {
   const std::shared_ptr<TransientContext> context_;
   const std::string name_;
   const uint64_t bytes_;
+  const uint64_t granule_bytes_;
   const std::unique_ptr<WaitPoint> changed_;
   std::unique_ptr<RandomFile> reader_;  // constant after Create or Load; null if nothing is kept
 
   mutable Mutex mu_;
   ExtentMap map_ ABSL_GUARDED_BY(mu_);
+  std::vector<bool> unchecked_ ABSL_GUARDED_BY(mu_);  // granules from before Load that nobody has read since
   std::vector<PartialSource> sources_ ABSL_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mu_);
   std::vector<ByteRange> hints_ ABSL_GUARDED_BY(mu_);  // sorted; only without workers

@@ -509,6 +509,7 @@ UpgraderStats Upgrader::Stats() const {
   stats.copies_promoted = context_->copies_promoted.load(std::memory_order_relaxed);
   stats.bytes_not_kept = context_->bytes_not_kept.load(std::memory_order_relaxed);
   stats.prefetches = context_->prefetches.load(std::memory_order_relaxed);
+  stats.granules_rotten = context_->granules_rotten.load(std::memory_order_relaxed);
   stats.copies_resumed = copies_resumed_.load(std::memory_order_relaxed);
   const MutexLock lock(mu_);
   for (const auto& [name, copy] : live_) stats.copies_partial += copy.expired() ? 0 : 1;

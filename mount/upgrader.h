@@ -94,6 +94,7 @@ struct UpgraderStats {
   uint64_t copies_resumed = 0;   // gone on with after an interruption
   uint64_t bytes_not_kept = 0;   // handed to readers without room to keep them
   uint64_t prefetches = 0;       // requests made ahead of their readers
+  uint64_t granules_rotten = 0;  // of copies that went on, not what they had been: fetched again
 };
 
 class Upgrader {

@@ -106,7 +106,7 @@ void WriteRecords(const std::filesystem::path& folder) {
   ExtentMap map(10'000'000);
   Write(folder, "extent_map", "none.bin", AsSpan(map.Encode()));
   map.sources = {{1, "\"v1\""}, {2, "\"w\""}};
-  for (const uint64_t granule : {0, 1, 2, 60, 152}) map.Set(granule, true);
+  for (const uint64_t granule : {0, 1, 2, 60, 152}) map.Set(granule, static_cast<uint32_t>(granule) * 7);
   Write(folder, "extent_map", "some.bin", AsSpan(map.Encode()));
 
   ShardRecord record;

@@ -187,6 +187,7 @@ class SimIo final : public Io {
       fs_.Violation("foreign", fmt::format("{} is renamed to {}, and one of them is not ours", from, to));
     }
     if (fs_.on_remove) fs_.on_remove(from);
+    if (fs_.on_publish) fs_.on_publish(to);
     SimFs::NameChange change{SimFs::NameChange::Kind::kMove, from, to, std::move(inode)};
     SimFs::Apply(fs_.names_, change);
     fs_.names_log_.push_back(std::move(change));

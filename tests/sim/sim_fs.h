@@ -83,8 +83,9 @@ class SimFs {
   uint64_t bytes() const;
   // Told of what no correct store does: a foreign file touched, a mapped file written.
   std::function<void(const std::string& oracle, const std::string& what)> on_violation = {};
-  // Told of each removal and each rename away of a file.
+  // Told of each removal and each rename away of a file, and of each name that a rename gives.
   std::function<void(const std::string& path)> on_remove = {};
+  std::function<void(const std::string& path)> on_publish = {};
 
   // The legal states of the disk after a crash now: how many choices there are, and one of them by number.
   // Names: each unsynced change kept or not; pages: each unsynced write kept, torn or lost.

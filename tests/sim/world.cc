@@ -150,6 +150,7 @@ class World {
     kv_.on_violation = report;
     sources_.on_violation = report;
     fs_.on_remove = [this](const std::string& path) { Removed(path); };
+    fs_.on_publish = [this](const std::string& path) { Published(path); };
     fs_.before_call = [this](IoOp, const std::string&) {
       CheckQuota();
       CountDown();
@@ -208,6 +209,18 @@ class World {
   void Main();
   bool Open();
   bool Close(bool orderly);
+  // A request that was accepted before the store was closed, and not answered yet.
+  struct LateRequest {
+    size_t key = 0;
+    ShardOp op = ShardOp::kRegister;
+    size_t source = 0;
+    KeyModel before = {};
+    uint64_t began = 0;
+    Channel<ShardResult> out;
+    Ticket ticket = {};
+  };
+  std::vector<LateRequest> AskLate();
+  void EndLate(LateRequest& request);
   void CountDown();
   void PowerCut();
   void ConfigureScenario();
@@ -215,6 +228,7 @@ class World {
   absl::Status Inject();
   void CrashInto(uint64_t state);
   void Removed(const std::string& path);
+  void Published(const std::string& path);
   void WatchTrace();
   void Age();  // bit rot, strangers: while nothing runs
   void RunClients();
@@ -251,9 +265,13 @@ class World {
   void Repair(size_t key);
   void CheckShards();
   void CheckNothingMissing();
+  void CheckTakenUp();
   void CheckLookups();
   void CheckFsck(const char* when);
   void CheckFiles();
+  void CheckNothingLeft(const char* when, bool collected = false);
+  void DestroySome();
+  void Settle();
   void CheckReferences();
   void CheckQuota();
   std::optional<ShardInfo> InfoOf(size_t key);
@@ -292,6 +310,7 @@ class World {
   std::unique_ptr<IndexedBlockstore> indexed_;
   std::shared_ptr<EventLog<TraceEvent>::Subscription> steps_seen_;
   std::map<std::string, ShardState> state_seen_;  // by key, from the trace
+  bool failed_seen_ = false;                      // a shard has become Errored since the store was opened
   bool down_ = true;
   bool closing_ = false;
   uint64_t countdown_ = 0;  // calls of disk and database until the power goes; 0: never
@@ -301,6 +320,8 @@ class World {
   int identities_ = 0;
   uint64_t calls_ = 0;
   uint64_t crash_states_ = 0;
+  int boot_ = 0;
+  std::map<std::string, int> index_boots_;  // of every index file that ever was, the boot that gave it its name
   Mutex done_mu_;
   CondVar done_;
   std::set<std::string> user_files_;
@@ -452,6 +473,7 @@ void World::Main() {
     RunClients();
     countdown_ = 0;
     const bool orderly = Live();
+    if (orderly && Calm() && !crashes_) CheckNothingLeft("when the clients have gone");
     if (!Close(orderly)) return;
     Age();
   }
@@ -474,6 +496,7 @@ bool World::Open() {
       kv_.faults = KvFaults();
     }
     io_ = fs_.Boot();
+    ++boot_;
     down_ = false;
     closing_ = false;
     absl::StatusOr<std::unique_ptr<DagStore>> opened = DagStore::Open(StoreOptions());
@@ -489,6 +512,7 @@ bool World::Open() {
       if (traced_) {
         steps_seen_ = store_->SubscribeTrace(1 << 14);
         state_seen_.clear();
+        failed_seen_ = false;
       }
       Sometimes("open: a store opens");
       if (attempt != 0) Sometimes("open: a store opens at last");
@@ -519,10 +543,14 @@ bool World::Close(bool orderly) {
   }
   if (orderly && tape_.Draw(Stream::kWork, 4) != 3) indexed_->Trim();
   indexed_.reset();
+  std::vector<LateRequest> late;
+  if (orderly && Live() && tape_.Draw(Stream::kWork, 4) == 3) late = AskLate();
   const absl::Status closed = store_->Close();
   Log("close: {}", ToString(closed));
   CheckText(ToString(closed), "close");
+  for (LateRequest& request : late) EndLate(request);
   WatchTrace();
+  Expect(!failed_seen_ || !store_->FailureLog(1).empty(), "i", "a shard has failed, and the failure log is empty");
   steps_seen_.reset();
   store_.reset();
   if (!failure_.oracle.empty()) return false;
@@ -534,6 +562,69 @@ bool World::Close(bool orderly) {
   }
   io_.reset();
   return true;
+}
+
+// One for each of some keys, so that nothing else changes them.
+std::vector<World::LateRequest> World::AskLate() {
+  static constexpr ShardOp kOps[] = {ShardOp::kRegister, ShardOp::kDestroy, ShardOp::kRecover};
+  std::vector<LateRequest> late;
+  for (size_t key = 0; key < keys_.size() && Live(); ++key) {
+    if (Draw(2) == 1) continue;
+    KeyModel& model = keys_[key];
+    LateRequest request{.key = key, .op = kOps[Draw(3)], .source = key, .before = model, .began = BeginChange(key),
+                        .out = Channel<ShardResult>(1)};
+    absl::StatusOr<Ticket> ticket = Unavailable("not asked");
+    Log("{} {}, and close", OpName(request.op), model.key);
+    if (request.op == ShardOp::kRegister) {
+      ticket = store_->RegisterShard(model.key, *mounts_->Make(sources_.UrlOf(key)), request.out);
+    } else if (request.op == ShardOp::kDestroy) {
+      ticket = store_->DestroyShard(model.key, request.out);
+    } else {
+      ticket = store_->RecoverShard(model.key, request.out);
+    }
+    if (!ticket.ok()) {
+      (void)EndChange(key, request.began);
+      model.pinned = request.before.pinned;
+      CheckStatus(ticket.status(), "a late request", /*stopped=*/true);
+      continue;
+    }
+    request.ticket = *ticket;
+    model.maybe_present = model.maybe_present || request.op == ShardOp::kRegister;
+    model.maybe_absent = model.maybe_absent || request.op == ShardOp::kDestroy;
+    if (request.op == ShardOp::kRegister) model.sources.insert(key);
+    late.push_back(std::move(request));
+    Sometimes("close: with requests under way");
+  }
+  return late;
+}
+
+void World::EndLate(LateRequest& request) {
+  KeyModel& model = keys_[request.key];
+  (void)EndChange(request.key, request.began);
+  const std::optional<ShardResult> result = request.out.TryReceive();
+  if (!down_) {
+    Expect(result.has_value() && result->ticket == request.ticket, "i", "{} {} is not answered by the end of Close",
+           OpName(request.op), model.key);
+  }
+  model.lingering = true;  // unless it is said how it ended
+  if (!result.has_value() || down_) return;
+  Log("{} {}: {}", OpName(request.op), model.key, ToString(result->status));
+  CheckStatus(result->status, "a late request", /*stopped=*/true);
+  const bool ok = result->status.ok();
+  const KeyModel& before = request.before;
+  if (request.op == ShardOp::kRecover) {
+    model.lingering = before.lingering;
+    model.pinned = before.pinned;
+  } else if (request.op == ShardOp::kRegister && (ok || result->status.code() == absl::StatusCode::kAlreadyExists)) {
+    Expect(ok ? before.maybe_absent || before.lingering : before.maybe_present || before.lingering, "d",
+           "registering {} while the store closes: {}", model.key, ToString(result->status));
+    if (ok) model.MustBe(true);
+    if (ok) model.sources = {request.source};
+    if (!ok) model = before;
+  } else if (request.op == ShardOp::kDestroy && ok) {
+    Expect(before.maybe_present || before.lingering, "d", "shard {} is destroyed, and cannot be there", model.key);
+    model.MustBe(false);
+  }
 }
 
 void World::CountDown() {
@@ -720,8 +811,25 @@ void World::PlayScenario() {
   Liveness();
 }
 
+// An ordinal names one index for ever, whatever a crash has taken back.
+void World::Published(const std::string& path) {
+  if (!path.starts_with(std::string(kDir) + "/indexes/") || !path.ends_with(".idx")) return;
+  const auto [boot, fresh] = index_boots_.try_emplace(path, boot_);
+  Expect(boot->second == boot_, "h", "index {} of an earlier boot is given out again", path);
+}
+
 void World::Removed(const std::string& path) {
   const size_t slash = path.rfind('/');
+  if (path.substr(0, slash) == std::string(kDir) + "/indexes" && path.ends_with(".idx")) {
+    const auto& destroying = kv_.tables()[static_cast<size_t>(KvTable::kDestroying)];
+    for (const auto& [key, value] : kv_.tables()[static_cast<size_t>(KvTable::kRecords)]) {
+      const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(value));
+      if (!record.ok() || record->ordinal == 0 || destroying.contains(key)) continue;
+      Expect(fmt::format("{}/indexes/{:08x}.idx", kDir, record->ordinal) != path, "h",
+             "the index {} of shard {} is removed while its record names it", path, key);
+    }
+    return;
+  }
   if (path.substr(0, slash) != std::string(kDir) + "/transients" || !path.ends_with(".car")) return;
   const std::string name = path.substr(slash + 1);
   for (const KeyModel& model : keys_) {
@@ -760,6 +868,8 @@ void World::WatchTrace() {
              event->from != ShardState::kRecovering && event->from != ShardState::kErrored),
            "a", "shard {} becomes Errored by what passes: {}", key, ToString(event->status));
     CheckText(ToString(event->status), "trace");
+    failed_seen_ = failed_seen_ || (event->op == ShardOp::kFail && event->to == ShardState::kErrored &&
+                                    event->from != ShardState::kRecovering);  // that one may pass
     SometimesMade(fmt::format("row: {} {} {}", StateName(event->from), OpName(event->op), StateName(event->to)));
     last->second = event->to;
     if (event->op == ShardOp::kForget) state_seen_.erase(key);
@@ -1102,8 +1212,9 @@ void World::Read(Client& client, const Accessor& accessor, size_t key) {
   const absl::StatusOr<ShardInfo> info = store_->GetShardInfo(keys_[key].key);
   if (!Live() || !info.ok() || keys_[key].releases != releases) return;
   Expect(info->references >= held, "b", "shard {} counts {} references, clients hold {}", keys_[key].key,
-      info->references,
-         held);
+         info->references, held);
+  Expect(held == 0 || info->state != ShardState::kAvailable, "b", "shard {} is Available, and clients hold {}",
+         keys_[key].key, held);
 }
 
 void World::Release(Client& client) {
@@ -1161,6 +1272,8 @@ void World::Look(size_t key) {
     for (const ShardInfo& shard : page->shards) CheckText(shard.url, "list");
   }
   if (stats.ok()) {
+    const uint64_t indexing = stats->engine.jobs_running_by_kind[static_cast<size_t>(JobKind::kInitialize)];
+    Expect(indexing <= base_.jobs_running_max, "j", "{} jobs index", indexing);
     Expect(stats->engine.jobs_running <= base_.jobs_running_max + stats->engine.active_shards + 64, "j", "{} jobs run",
            stats->engine.jobs_running);
     Expect(stats->engine.timers <= 4096, "j", "{} timers", stats->engine.timers);
@@ -1370,6 +1483,9 @@ void World::Liveness() {
   for (int life = 0; life < lives; ++life) {
     if (!Open()) return;
     CheckPresence(life == 0 ? "with all faults gone" : "once more");
+    const bool last = life + 1 == lives;
+    if (last && Live()) CheckFiles();
+    if (Live()) CheckTakenUp();
     const absl::Status ready = store_->AwaitLookups(Deadline::After(scheduler_, absl::Hours(1)));
     Expect(ready.ok(), "live", "lookups are never complete: {}", ToString(ready));
     if (Live() && !rot_) CheckNothingMissing();
@@ -1378,7 +1494,9 @@ void World::Liveness() {
     if (Live()) CheckLookups();
     if (Live()) CheckFsck(life == 0 ? "with all faults gone" : "once more");
     if (Live()) CheckReferences();
-    if (Live() && life + 1 == lives) CheckFiles();
+    if (Live() && last) DestroySome();
+    if (Live() && last) CheckNothingLeft("with all faults gone");
+    if (Live() && last) CheckFiles();
     if (!Live() || !Close(/*orderly=*/true)) return;
   }
 }
@@ -1505,6 +1623,8 @@ void World::CheckNothingMissing() {
     if (!info.ok() || info->state != ShardState::kAvailable) continue;
     const auto index = store_->GetIterableIndex(model.key);
     if (!Live()) return;
+    Expect(index.ok() || !Calm(), "e", "the index of {} is damaged, and nothing was wrong: {}", model.key,
+           ToString(index.status()));
     if (!index.ok()) continue;  // of a fault that is gone now
     std::vector<size_t> blocks;
     (void)(*index)->ForEach([&](const IndexEntry& entry) {
@@ -1572,14 +1692,55 @@ void World::CheckReferences() {
   }
 }
 
-// After gc the folders hold what records name, and strangers' files, untouched.
+// Whatever was ready to run has run, and what that made ready, too.
+void World::Settle() { scheduler_.Sleep(absl::Seconds(10)); }
+
+// What a restart found half done is somebody's: a shard that was not lazy is indexed without being asked for.
+void World::CheckTakenUp() {
+  Settle();
+  for (size_t key = 0; key < keys_.size() && Live(); ++key) {
+    const std::optional<ShardInfo> info = InfoOf(key);
+    if (!info.has_value()) continue;
+    Expect(info->state != ShardState::kNew || info->lazy, "live", "shard {} was registered, and nobody indexes it",
+           keys_[key].key);
+    Expect(info->state != ShardState::kDestroying, "live", "shard {} is destroyed, and nobody goes on", keys_[key].key);
+  }
+}
+
+// Every other shard goes.
+void World::DestroySome() {
+  for (size_t key = 0; key < keys_.size() && Live(); key += 2) {
+    if (!keys_[key].maybe_present) continue;
+    const absl::Status status = store_->DestroyShardSync(keys_[key].key);
+    Expect(status.ok(), "live", "destroying {} fails: {}", keys_[key].key, ToString(status));
+    keys_[key].MustBe(false);
+    const auto manifests = store_->ReadManifests().List(keys_[key].key, std::nullopt, nullptr, 1);
+    Expect(manifests.ok() && manifests->empty(), "h", "manifests of {} are left", keys_[key].key);
+  }
+}
+
+// After gc the folders hold what records name, and strangers' files, untouched; and there is nothing more to collect.
 void World::CheckFiles() {
-  const absl::StatusOr<GcResult> gc = store_->Gc({.copy_bytes_target = UINT64_MAX});
-  Expect(gc.ok(), "live", "gc fails: {}", ToString(gc.status()));
-  std::set<std::string> wanted;
-  for (const auto& [key, value] : kv_.tables()[static_cast<size_t>(KvTable::kRecords)]) {
+  Settle();
+  for (const bool again : {false, true}) {
+    const absl::StatusOr<GcResult> gc = store_->Gc({.copy_bytes_target = UINT64_MAX});
+    Expect(gc.ok(), "live", "gc fails: {}", ToString(gc.status()));
+    Expect(!again || gc->orphans_removed == 0, "h", "what a collection has found another finds again");
+  }
+  CheckNothingLeft("after gc", /*collected=*/true);
+}
+
+// Without gc: what no record names is not there.
+void World::CheckNothingLeft(const char* when, bool collected) {
+  Settle();
+  if (!Live()) return;
+  std::set<std::string> wanted, stems;
+  std::set<uint32_t> ordinals;
+  const auto table = [this](KvTable name) -> const auto& { return kv_.tables()[static_cast<size_t>(name)]; };
+  for (const auto& [key, value] : table(KvTable::kRecords)) {
     const absl::StatusOr<ShardRecord> record = DecodeRecord(AsSpan(value));
     if (!record.ok()) continue;
+    stems.insert(ShardKey(key).FileStem());
     if (record->copy.has_value()) {
       const std::string& name = record->copy->name;
       wanted.insert(fmt::format("{}/transients/{}", kDir, name));
@@ -1590,17 +1751,37 @@ void World::CheckFiles() {
         }
       }
     }
-    if (record->ordinal != 0) wanted.insert(fmt::format("{}/indexes/{:08x}.idx", kDir, record->ordinal));
+    if (record->ordinal == 0) continue;
+    ordinals.insert(record->ordinal);
+    wanted.insert(fmt::format("{}/indexes/{:08x}.idx", kDir, record->ordinal));
   }
+  // What a fetch that broke off has got is kept for the next attempt.
+  const auto kept_for_later = [&](const std::string& file) {
+    if (!file.ends_with(".part") && !file.ends_with(".map")) return false;
+    const std::string name = file.substr(file.rfind('/') + 1);
+    return stems.contains(name.substr(0, name.find('.')));
+  };
   for (const std::string& file : fs_.Files()) {
     if (!file.starts_with(std::string(kDir) + "/")) continue;
     const bool ours = wanted.contains(file) || file == std::string(kDir) + "/DAGSTORE" ||
-        file.starts_with(std::string(kDir) + "/top/");
+                      file.starts_with(std::string(kDir) + "/top/") || kept_for_later(file);
     const bool foreign = file.find("stranger") != std::string::npos;
-    Expect(ours || foreign, "h", "{} is left over: no record names it", file);
+    Expect(ours || foreign, "h", "{}: {} is left over: no record names it", when, file);
   }
   for (const std::string& file : user_files_) {
     Expect(fs_.Content(file) != nullptr, "h", "{} is the user's, and gone", file);
+  }
+  for (const auto& [key, value] : table(KvTable::kIndexes)) {
+    Expect(ordinals.contains(Load32Big(AsSpan(key).data())), "h", "{}: an index is left over in the database", when);
+  }
+  for (const auto& [key, value] : table(KvTable::kRoots)) {
+    // Which roots a shard had is in its index: of one that cannot be read, they are left to gc.
+    const uint32_t ordinal = Load32Big(AsSpan(key).last(4).data());
+    Expect(ordinals.contains(ordinal) || (faulty_ && !collected), "h", "{}: a root of ordinal {} is left over", when,
+           ordinal);
+  }
+  for (const auto& [key, value] : table(KvTable::kDestroying)) {
+    Fail("h", fmt::format("{}: shard {} is marked as being destroyed", when, key));
   }
 }
 

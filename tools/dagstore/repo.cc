@@ -218,6 +218,7 @@ int RunStats(const Context& context) {
                  {"source_retries", stats->sources.retries},
                  {"source_bytes", stats->sources.bytes},
                  {"source_prefetches", stats->upgrader.prefetches},
+                 {"copy_granules_rotten", stats->upgrader.granules_rotten},
                  {"source_locations_failed", stats->sources.locations_failed},
                  {"acquires", stats->engine.acquires},
                  {"acquires_inline", stats->engine.acquires_inline},
