@@ -72,7 +72,8 @@ ByteRange ExtentMap::RangeOf(uint64_t first, uint64_t end) const {
 size_t ExtentMap::RankOf(uint64_t granule) const {
   const uint64_t word = granule / 64;
   if (word < counted_words_) counted_words_ = counted_ = 0;
-  for (; counted_words_ < word; ++counted_words_) counted_ += static_cast<size_t>(std::popcount(words_[counted_words_]));
+  for (; counted_words_ < word; ++counted_words_)
+    counted_ += static_cast<size_t>(std::popcount(words_[counted_words_]));
   return counted_ + static_cast<size_t>(std::popcount(words_[word] & ((uint64_t{1} << (granule % 64)) - 1)));
 }
 

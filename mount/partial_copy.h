@@ -12,8 +12,8 @@
 // Bytes that find no room, or whose file cannot be written, are handed to their reader and not kept.
 //
 // Threads: any worker thread, and the threads of readers; never the loop. Crash: the map tells what was there when it
-// was written; a .part without a map is worth nothing. Rot: what was there when the copy was loaded is compared with the
-// checksums of the map before it is read first, and fetched again if it is something else.
+// was written; a .part without a map is worth nothing. Rot: what was there when the copy was loaded is compared with
+// the checksums of the map before it is read first, and fetched again if it is something else.
 #pragma once
 
 #include <absl/base/thread_annotations.h>
