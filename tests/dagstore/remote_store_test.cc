@@ -249,6 +249,19 @@ TEST_CASE("remote store: what a source lied about before it broke off does not s
   CheckServes(*world.store, "a", 3, 500);
 }
 
+TEST_CASE("remote store: a source that breaks off at the same byte each time is given up, though it begins anew") {
+  World world;
+  world.options.sources.attempts_max = 3;
+  world.Restart();
+  RemoteSource& source = world.Source("a", MakeCar(3, 2000), /*ranges=*/false);
+  source.fail_at = source.content.size() / 2;
+  CHECK_CODE(world.Register("a"), kUnavailable);
+  CHECK_EQ(source.opens, 3);
+  source.fail_at.reset();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CheckServes(*world.store, "a", 3, 100);
+}
+
 TEST_CASE("remote store: what rots of a fetch that broke off is fetched again by the next process") {
   World world;
   RemoteSource& source = world.BreakOff();

@@ -353,6 +353,34 @@ TEST_CASE("store: row 35: a start that was interrupted at any file operation is 
   CHECK_CODE(DagStore::Open(StoreOptions(dir.File("repo"))), kFailedPrecondition);
 }
 
+TEST_CASE("store: the temporary of a marker that a crash left behind is swept, in a whole repository too") {
+  const TempDir dir;
+  { (void)ValueOf(DagStore::Open(StoreOptions(dir.File("repo")))); }
+  WriteBytes(dir.File("repo/DAGSTORE.123.tmp"), AsSpan("dagst"));
+  WriteBytes(dir.File("repo/DAGSTORE.txt"), AsSpan("of the user"));
+  { (void)ValueOf(DagStore::Open(StoreOptions(dir.File("repo")))); }
+  CHECK_FALSE(fs::exists(dir.File("repo/DAGSTORE.123.tmp")));
+  CHECK(fs::exists(dir.File("repo/DAGSTORE.txt")));
+}
+
+TEST_CASE("store: info of a shard whose record cannot be read is an error, not that of an empty shard") {
+  const TempDir dir;
+  WriteBytes(dir.File("k.car"), MakeCar(1, 8));
+  Options options = StoreOptions(dir.File("repo"));
+  FakeKv* kv = nullptr;
+  options.kv_wrapper = [&kv](std::unique_ptr<Kv> inner) {
+    auto fake = std::make_unique<FakeKv>(std::move(inner));
+    kv = fake.get();
+    return fake;
+  };
+  const auto store = ValueOf(DagStore::Open(options));
+  REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));
+  kv->FailGets(Unavailable("the disk stalls"));
+  CHECK_CODE(store->GetShardInfo("k"), kUnavailable);
+  kv->FailGets(absl::OkStatus());
+  CHECK_EQ(ValueOf(store->GetShardInfo("k")).blocks, 8);
+}
+
 TEST_CASE("store: rows 36 and 37: an address survives restarts, whatever bytes it has and whatever stat says") {
   const TempDir dir;
   const std::string names[] = {"plain.car",   "with space.car", "per%2Fcent.car",

@@ -38,6 +38,12 @@ class FakeKv final : public Kv {
     fail_at_.reset();
   }
 
+  // From now on keys cannot be read; scans can. OK: they can again.
+  void FailGets(absl::Status error) {
+    const MutexLock lock(mutex_);
+    get_error_ = std::move(error);
+  }
+
   // From now on commits wait until they are released.
   void Hold() {
     const MutexLock lock(mutex_);
@@ -73,6 +79,10 @@ class FakeKv final : public Kv {
   }
 
   absl::StatusOr<std::optional<std::string>> Get(KvTable table, std::string_view key) override {
+    {
+      const MutexLock lock(mutex_);
+      RETURN_IF_ERROR(get_error_);
+    }
     return inner_->Get(table, key);
   }
   std::unique_ptr<KvCursor> Scan(KvTable table, std::string_view from, std::string_view prefix) override {
@@ -105,6 +115,7 @@ class FakeKv final : public Kv {
   uint64_t commits_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<uint64_t> fail_at_ ABSL_GUARDED_BY(mutex_);  // number of the first commit that fails
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  absl::Status get_error_ ABSL_GUARDED_BY(mutex_);
   Applied applied_ ABSL_GUARDED_BY(mutex_) = Applied::kNo;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t tickets_ ABSL_GUARDED_BY(mutex_) = 0;   // commits that had to wait, in order
