@@ -23,6 +23,13 @@ constexpr size_t kEvictLooksMax = 64;
 // The duration of every so many'th task is measured: a clock costs as much as half of an acquire.
 constexpr uint64_t kStepsPerMeasure = 64;
 
+// The copy of ours that a job ended with. It may be older than the job, and have the name of another ordinal.
+std::string CopyMadeBy(const JobResult& result) {
+  if (!result.status.ok() || !result.record.has_value()) return {};
+  const std::optional<TransientRecord>& copy = result.record->copy;
+  return copy.has_value() && copy->owned ? copy->name : std::string();
+}
+
 const char* SpanNameOf(JobKind kind) {
   switch (kind) {
     case JobKind::kInitialize:
@@ -325,10 +332,11 @@ void Engine::JobDone(Completion& done) {
   // What follows is done for nobody in particular, but it comes from this job.
   const TaskMeta meta(done.meta.span, Deadline::Infinite(), 0);
   JobResult& result = *done.result;
+  std::string made = CopyMadeBy(result);  // goes, should the job have been for nothing
   if (done.generation != slot.generation && !Mutant(kMutantStaleCompletionTaken)) {
     ++stats_.stale_completions;
     if (result.open != nullptr) seams_.jobs->DropLater(std::move(result.open));
-    if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal, meta);
+    if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal, meta, std::move(made));
     if (slot.state == ShardState::kDestroying) StartDestroy(done.slot, meta);
     MaybeRest(done.slot);
     return;
@@ -357,7 +365,9 @@ void Engine::JobDone(Completion& done) {
   cause.index_damaged = result.index_damaged;
   cause.ordinal = done.ordinal;
   if (!result.status.ok()) {
-    if (done.job == JobKind::kInitialize && !Mutant(kMutantDeadIndexKept)) Discard(slot.key(), done.ordinal, meta);
+    if (done.job == JobKind::kInitialize && !Mutant(kMutantDeadIndexKept)) {
+      Discard(slot.key(), done.ordinal, meta, std::move(made));
+    }
     Step(done.slot, ShardOp::kFail, cause);
     return;
   }
@@ -575,7 +585,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
   ActiveShard& active = Activate(index);
   if (!store_error_.ok()) {
     active.pending = kNeverDurable;
-    if (row.op == ShardOp::kMakeAvailable) Discard(slot.key(), cause.ordinal, cause.meta);
+    if (row.op == ShardOp::kMakeAvailable) Discard(slot.key(), cause.ordinal, cause.meta, CopyMadeBy(*cause.result));
     return;
   }
   std::string key(slot.key());

@@ -272,16 +272,7 @@ absl::StatusOr<JobExecutor::Indexed> JobExecutor::IndexAnySource(const JobSpec& 
     }
     if (tried->stored.ok()) return tried;
     const absl::Status cause = tried->stored.status();
-    Upgraded& source = tried->source;
-    source.reader.reset();
-    // Another attempt goes on where this one was interrupted; what was found wrong is of no use.
-    const bool goes_on = absl::IsUnavailable(cause) || absl::IsCancelled(cause) || absl::IsDeadlineExceeded(cause);
-    if (source.partial != nullptr && goes_on) {
-      seams_.upgrader->KeepForLater(*source.partial);
-    } else if (source.local.has_value() && source.local->owned && !tried->of_record &&
-               !Mutant(kMutantUselessCopyKept)) {
-      (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the cause is what matters
-    }
+    LeaveCopy(*tried, cause);
     // What came before may be what is wrong: the source of today is asked once.
     if (tried->came_before && absl::IsDataLoss(cause) && damage.ok() && work.Check().ok() &&
         !Mutant(kMutantLiesStick)) {
@@ -292,7 +283,18 @@ absl::StatusOr<JobExecutor::Indexed> JobExecutor::IndexAnySource(const JobSpec& 
     const bool of_the_source = absl::IsUnavailable(cause) || absl::IsDataLoss(cause) || absl::IsNotFound(cause) ||
                                absl::IsFailedPrecondition(cause);
     if (!of_the_source || !work.Check().ok() || failed.size() == before.also.size()) return first_error;
-    failed.push_back(source.location);
+    failed.push_back(tried->source.location);
+  }
+}
+
+void JobExecutor::LeaveCopy(Indexed& tried, const absl::Status& cause) const {
+  Upgraded& source = tried.source;
+  source.reader.reset();
+  const bool goes_on = absl::IsUnavailable(cause) || absl::IsCancelled(cause) || absl::IsDeadlineExceeded(cause);
+  if (source.partial != nullptr && goes_on && !source.partial->sealed()) {
+    seams_.upgrader->KeepForLater(*source.partial);
+  } else if (source.local.has_value() && source.local->owned && !tried.of_record && !Mutant(kMutantUselessCopyKept)) {
+    (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the cause is what matters
   }
 }
 
@@ -308,6 +310,18 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   }
   result.record = before;
   ASSIGN_OR_RETURN(Indexed indexed, IndexAnySource(job, before, work));
+  const absl::Status added = MakeAvailable(job, indexed, work, result);
+  if (!added.ok()) {
+    LeaveCopy(indexed, added);
+    return added;
+  }
+  const bool replaced = !result.record->copy.has_value() || result.record->copy->name != old_copy;
+  if (replaced && !Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
+  return absl::OkStatus();
+}
+
+absl::Status JobExecutor::MakeAvailable(const JobSpec& job, Indexed& indexed, const WorkContext& work,
+                                        JobResult& result) const {
   ShardRecord& record = indexed.record;
   StoredIndex& stored = *indexed.stored;
   Upgraded& source = indexed.source;
@@ -344,8 +358,6 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   record.inferred_index = indexed.inferred;
   record.error_code = 0;
   record.error.clear();
-  const bool replaced = !record.copy.has_value() || record.copy->name != old_copy;
-  if (replaced && !Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
   result.record = std::move(record);
   return absl::OkStatus();
 }

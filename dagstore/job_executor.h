@@ -74,6 +74,10 @@ class JobExecutor {
   };
   // One location after the other, until one has bytes that can be indexed.
   absl::StatusOr<Indexed> IndexAnySource(const JobSpec& job, const ShardRecord& before, const WorkContext& work) const;
+  // The attempt was for nothing. What was interrupted is kept for another one; what was found wrong is of no use.
+  void LeaveCopy(Indexed& tried, const absl::Status& cause) const;
+  // What becomes visible with the record: entries of the top-level index now, the rest with the batch of `result`.
+  absl::Status MakeAvailable(const JobSpec& job, Indexed& indexed, const WorkContext& work, JobResult& result) const;
   // An error: there is no source to be read. That it cannot be indexed is in `stored`. `nth` numbers the attempts of a
   // job; `afresh`: the copies that are there are not used; `without`: nor are these locations.
   absl::StatusOr<Indexed> IndexOneSource(const JobSpec& job, const ShardRecord& before, const WorkContext& work,

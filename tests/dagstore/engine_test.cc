@@ -788,6 +788,25 @@ TEST_CASE("engine: row 14: a shard destroyed while a job of it runs does not com
   }
 }
 
+TEST_CASE("engine: a copy that a dead job went on with goes with it, whatever its name") {
+  EngineWorld world;
+  const Ticket registered = world.Register("k");
+  world.Settle();
+  const Ticket destroyed = world.Destroy("k");
+  world.Settle();
+  CHECK_CODE(world.Answer(registered).status, kFailedPrecondition);
+  const JobSpec job = world.jobs.Take(world.jobs.Find(JobKind::kInitialize));
+  JobResult made;
+  made.record.emplace();
+  made.record->copy = TransientRecord{.name = "of-an-earlier-process.1.car", .size = 5, .owned = true};
+  world.jobs.Report(job, std::move(made));
+  world.Settle();
+  CHECK_EQ(world.Finish(JobKind::kDiscard).old_copy, "of-an-earlier-process.1.car");
+  world.Finish(JobKind::kDestroy);
+  world.Settle();
+  CHECK_STATUS_OK(world.Answer(destroyed).status);
+}
+
 TEST_CASE("engine: row 15: an acquire behind a destroy is refused, and stores nothing") {
   EngineWorld world;
   world.MakeAvailable("k");
