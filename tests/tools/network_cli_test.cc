@@ -189,6 +189,8 @@ TEST_CASE("config: what is wrong is named with its line, and no secret is quoted
   const Case cases[] = {
       {"x = 1\n", ":1:", "unknown key \"x\""},
       {"\n[=a]\n", ":2:", "no TOML"},
+      {"\nna\u0392x = 1\n", ":2:", "no TOML"},  // its parser would tell the compiler that this cannot be
+      {"\n[caf\u00e9]\nx = 1\n", ":2:", "no TOML"},
       {"\n[network]\nalow = []\n", ":3:", "unknown key \"alow\""},
       {"[network]\nallow = [\"10.0.0.0/40\"]\n", ":2:", "no network"},
       {"[network]\nallow = \"10.0.0.0/8\"\n", ":2:", "list"},
