@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -806,9 +807,11 @@ absl::StatusOr<std::vector<TransientInfo>> Upgrader::TakeStock(Io& io) {
   {
     // Those that nobody may have a record of: the next copy of the same source goes on with them.
     const MutexLock lock(mu_);
+    const std::set<std::string_view> there(names.begin(), names.end());
     for (const std::string& name : names) {
       std::string_view stem;
-      if (IsOurName(name, "map", &stem)) left_[std::string(stem)] = WithEnding(name, "car");
+      if (!IsOurName(name, "map", &stem) || !there.contains(WithEnding(name, "part"))) continue;
+      left_[std::string(stem)] = WithEnding(name, "car");
     }
   }
   return ListOf(names, io);

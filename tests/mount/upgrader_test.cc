@@ -625,6 +625,19 @@ TEST_CASE("upgrader: a start looks at its folder once") {
   CHECK_FALSE(io.Content(world.Path("abe.3.old.0.tmp")).has_value());
 }
 
+TEST_CASE("upgrader: a copy that is replaced goes, though its map of when it was partial is still there") {
+  FakeIo io;
+  World world(io);
+  for (const char* name : {"abc.1.car", "abc.1.map", "abd.2.map", "abd.2.part"})
+    io.WriteFile(world.Path(name), AsSpan("x"));
+  const auto upgrader = ValueOf(Upgrader::Open(io, world.options));
+  REQUIRE_STATUS_OK(upgrader->TakeStock(io));
+  for (const char* name : {"abc.1.car", "abd.2.car"})
+    REQUIRE_STATUS_OK(upgrader->Discard(io, {.path = name, .owned = true, .size = 0, .validator = {}}));
+  // A partial one may be gone on with.
+  CHECK_EQ(io.Files(), std::vector<std::string>{world.Path("abd.2.map"), world.Path("abd.2.part")});
+}
+
 // Defect 47: predictable names, links followed, modes 0666 and 0777.
 TEST_CASE("upgrader: a planted link is not followed, and only we can read what we write") {
   const mode_t umask_before = umask(0);

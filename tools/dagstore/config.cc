@@ -3,8 +3,8 @@
 #undef NDEBUG
 #define TOML_ASSERT(condition) static_cast<void>(0)
 #define TOML_EXCEPTIONS 0
-// Its tables of white space tell the compiler that no letter with an accent, nor any Greek or Cyrillic one, is ever asked
-// for (3.3.0). Here they are no white space.
+// Its table of white space tells the compiler that no letter with an accent, nor any Greek or Cyrillic one, is ever
+// asked for (3.3.0). Here they are no white space.
 #include <cstdint>
 #include <toml++/impl/preprocessor.h>
 #undef TOML_UNREACHABLE
