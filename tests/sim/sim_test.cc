@@ -1,8 +1,10 @@
 // The simulator's own promises, and what is tried in full rather than at random: every failure and every crash of what
 // one client does.
+#include <filesystem>
 #include <map>
 #include <random>
 
+#include "base/io.h"
 #include "base/kv.h"
 #include "tests/sim/runner.h"
 #include "tests/sim/scheduler.h"
@@ -189,6 +191,23 @@ TEST_CASE("sim: the same seed gives the same run, whatever ran before it") {
     Tape tape(seed);
     CHECK_EQ(RunWorld(tape, options).hash, one.result.hash);
   }
+}
+
+// Goal: what was found stays mended. Each file says what it showed, on which commit, and what happened there; on later
+// code the same choices may lead elsewhere.
+TEST_CASE("sim: the tapes of what was found break no rule any more") {
+  size_t tapes = 0;
+  for (const auto& file : std::filesystem::directory_iterator(DAGSTORE_SIM_REGRESSIONS)) {
+    CAPTURE(file.path().string());
+    const Bytes text = ValueOf(ReadSmallFile(Io::Posix(), file.path().string(), 1 << 20));
+    RunOptions options;
+    options.profile = file.path().filename().string().starts_with("wide-") ? Profile::kWide : Profile::kSmall;
+    const Outcome outcome = RunApart(ValueOf(DecodeTape(AsText(text))), options, /*print=*/false);
+    CHECK_EQ(outcome.result.oracle, "");
+    CHECK_GT(outcome.result.steps, 100);
+    ++tapes;
+  }
+  CHECK_GE(tapes, 8);
 }
 
 // Goal: whatever fails, callers get a typed error or a store that says what is wrong; nothing leaks, hangs or dies; and
