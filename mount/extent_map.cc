@@ -120,8 +120,8 @@ std::string ExtentMap::Encode() const {
   size_t rank = 0;
   for (uint64_t g = 0; g < granules_;) {
     uint64_t end = g;
-    while (end < granules_ && !Has(end)) ++end;
-    if (end == granules_) break;
+    while (end < granules_ && !Has(end)) end += end % 64 == 0 && words_[end / 64] == 0 ? 64 : 1;
+    if (end >= granules_) break;
     AppendVarint(out, end - g);
     g = end;
     while (end < granules_ && Has(end)) ++end;

@@ -8,20 +8,25 @@
 namespace dagstore {
 namespace {
 
+constexpr uint64_t kGranulesLooked = 1 << 14;  // one after the other; a million takes too long for a fuzzer
+
 void Check(Span input) {
   const absl::StatusOr<ExtentMap> map = ExtentMap::Decode(input);
   if (!map.ok()) return;
   DAGSTORE_CHECK(map->granules() <= kGranulesMax && map->file_bytes() <= kExtentFileBytesMax);
-  uint64_t bytes = 0, there = 0;
-  for (uint64_t g = 0; g < map->granules(); ++g) {
-    if (!map->Has(g)) continue;
-    const ByteRange range = map->RangeOf(g, g + 1);
-    DAGSTORE_CHECK(range.size != 0 && range.offset + range.size <= map->file_bytes());
-    bytes += range.size;
-    ++there;
+  if (map->granules() <= kGranulesLooked) {
+    uint64_t bytes = 0, there = 0;
+    for (uint64_t g = 0; g < map->granules(); ++g) {
+      if (!map->Has(g)) continue;
+      const ByteRange range = map->RangeOf(g, g + 1);
+      DAGSTORE_CHECK(range.size != 0 && range.offset + range.size <= map->file_bytes());
+      (void)map->SumOf(g);
+      bytes += range.size;
+      ++there;
+    }
+    DAGSTORE_CHECK(bytes == map->BytesThere() && there == map->there());
+    DAGSTORE_CHECK(map->Whole() == (bytes == map->file_bytes()));
   }
-  DAGSTORE_CHECK(bytes == map->BytesThere() && there == map->there());
-  DAGSTORE_CHECK(map->Whole() == (bytes == map->file_bytes()));
   const std::string text = map->Encode();
   DAGSTORE_CHECK(text.size() <= kExtentMapBytesMax);
   const absl::StatusOr<ExtentMap> again = ExtentMap::Decode(AsSpan(text));
