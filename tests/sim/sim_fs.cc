@@ -102,20 +102,20 @@ class SimWriteFile final : public WritableFile {
   }
   absl::Status Sync() override {
     const absl::Status entered = fs_.Enter(boot_, IoOp::kSync, path_);
-    if (inode_->broken && boot_ == fs_.boot_ && !fs_.down_) {
+    if (inode_->broken_in == boot_ && boot_ == fs_.boot_ && !fs_.down_) {
       fs_.Violation("second sync", fmt::format("{} is synced again after a sync of it has failed", path_));
     }
     if (!entered.ok()) {
       if (boot_ == fs_.boot_ && !fs_.down_) {
         // The kernel marks the pages clean: what was not synced never reaches the medium, and may be gone for readers.
-        inode_->broken = true;
+        inode_->broken_in = boot_;
         inode_->unsynced.clear();
         if (fs_.tape_.Draw(Stream::kFault, 2) == 1) inode_->data = inode_->durable;
         Sometimes("fs: a sync failed and lost pages");
       }
       return entered;
     }
-    inode_->durable = inode_->data;
+    SimFs::ReachMedium(*inode_);
     inode_->unsynced.clear();
     return absl::OkStatus();
   }
@@ -362,10 +362,18 @@ void SimFs::TearInto(std::string& durable, const Write& write, size_t bytes) {
   std::memcpy(durable.data() + write.offset, write.data.data(), bytes);
 }
 
+void SimFs::ReachMedium(Inode& inode) {
+  if (inode.broken_in == 0) {
+    inode.durable = inode.data;
+    return;
+  }
+  for (const Write& write : inode.unsynced) TearInto(inode.durable, write, write.data.size());
+}
+
 void SimFs::KeepWrites(Inode& inode, Kept kept) {
   if (inode.unsynced.empty()) return;
   if (kept == Kept::kEverything || kept == Kept::kPagesOnly) {
-    inode.durable = inode.data;
+    ReachMedium(inode);
   } else if (kept == Kept::kAnyPart) {
     for (const Write& write : inode.unsynced) {
       const uint32_t way = tape_.Draw(Stream::kCrash, 6);

@@ -110,7 +110,9 @@ class SimFs {
     int64_t mtime = 0;
     bool foreign = false;
     bool unreadable = false;  // for ever
-    bool broken = false;  // a sync of it has failed: the next would lie
+    // The boot in which a sync of it has failed: for that process the next one would lie. One that comes after a kill
+    // cannot know; what it writes itself does reach the medium.
+    uint64_t broken_in = 0;
     int mappings = 0;
   };
   using InodePtr = std::shared_ptr<Inode>;
@@ -129,6 +131,8 @@ class SimFs {
   static void Apply(Names& names, const NameChange& change);
   void SyncNames(const std::string& dir);
   static void TearInto(std::string& durable, const Write& write, size_t bytes);
+  // All that was written and not lost to a failed sync is on the medium.
+  static void ReachMedium(Inode& inode);
   void KeepWrites(Inode& inode, Kept kept);
   InodePtr NewInode();
   void Violation(const std::string& oracle, const std::string& what) {

@@ -177,6 +177,20 @@ TEST_CASE("sim fs: after a sync that failed, what was not synced never reaches t
   CHECK_EQ(violation, "");
   (void)file->Sync();
   CHECK_EQ(violation, "second sync");
+  // The next process may sync: what it has written is kept, what was lost stays lost.
+  violation.clear();
+  fs.Kill();
+  io = fs.Boot();
+  {
+    const auto again = ValueOf(io->OpenForWriting("/d/f"));
+    REQUIRE_STATUS_OK(again->WriteAt(4, AsSpan("kept")));
+    REQUIRE_STATUS_OK(again->Sync());
+  }
+  CHECK_EQ(violation, "");
+  fs.Crash(Kept::kNothing);
+  io = fs.Boot();
+  CHECK_EQ(fs.Content("/d/f")->substr(4), "kept");
+  CHECK_NE(fs.Content("/d/f")->substr(0, 4), "lost");
 }
 
 // Goal: a run depends on nothing but its seed. Method: each in two processes, and again in one that has run others.
