@@ -62,7 +62,8 @@ const char* SourceOf(const Upgraded& source) {
 
 // Whether `stored`, built of a copy of what the record was made of, differs from the index of the record. No CID covers
 // the head of a section: rot there can turn a block into one that nobody asks for, or that no hash can vouch for.
-// An index is a function of the bytes and of whether they were hashed.
+// An index is a function of the bytes, of whether they were hashed, and of its format: whoever changes that tells the
+// two apart here.
 bool IsAnotherIndex(const StoredIndex& stored, const MountStat& source, const ShardRecord& record) {
   const bool changed = source.exists && source.validator != record.validator;
   if (record.ordinal == 0 || record.inferred_index || changed) return false;
