@@ -492,16 +492,20 @@ absl::Status Upgrader::DeleteLeft(Io& io, const std::string& name_stem) {
 
 absl::Status Upgrader::Discard(Io& io, const TransientInfo& transient) {
   const std::string stem = transient.path.substr(0, transient.path.find('.'));
+  bool kept_for_later = false;
   {
     const MutexLock lock(mu_);
     const auto left = left_.find(stem);
-    if (left != left_.end() && left->second == transient.path) return absl::OkStatus();
+    kept_for_later = left != left_.end() && left->second == transient.path;
     const auto live = live_.find(transient.path);
     if (live != live_.end()) {
       const std::shared_ptr<PartialCopy> copy = live->second.lock();
       if (copy != nullptr && !copy->keeps_nothing()) return absl::OkStatus();
     }
   }
+  // A whole copy beside it could not be opened, or the partial one would not have been begun: that one is to go.
+  if (kept_for_later && absl::IsNotFound(io.Stat(PathOf(transient.path), Follow::kNever).status()))
+    return absl::OkStatus();
   return Delete(io, transient);
 }
 

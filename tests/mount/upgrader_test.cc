@@ -625,14 +625,14 @@ TEST_CASE("upgrader: a start looks at its folder once") {
   CHECK_FALSE(io.Content(world.Path("abe.3.old.0.tmp")).has_value());
 }
 
-TEST_CASE("upgrader: a copy that is replaced goes, though its map of when it was partial is still there") {
+TEST_CASE("upgrader: a copy that is replaced goes, though a partial one of its name is there or its map") {
   FakeIo io;
   World world(io);
-  for (const char* name : {"abc.1.car", "abc.1.map", "abd.2.map", "abd.2.part"})
+  for (const char* name : {"abc.1.car", "abc.1.map", "abd.2.map", "abd.2.part", "abe.3.car", "abe.3.map", "abe.3.part"})
     io.WriteFile(world.Path(name), AsSpan("x"));
   const auto upgrader = ValueOf(Upgrader::Open(io, world.options));
   REQUIRE_STATUS_OK(upgrader->TakeStock(io));
-  for (const char* name : {"abc.1.car", "abd.2.car"})
+  for (const char* name : {"abc.1.car", "abd.2.car", "abe.3.car"})
     REQUIRE_STATUS_OK(upgrader->Discard(io, {.path = name, .owned = true, .size = 0, .validator = {}}));
   // A partial one may be gone on with.
   CHECK_EQ(io.Files(), std::vector<std::string>{world.Path("abd.2.map"), world.Path("abd.2.part")});
