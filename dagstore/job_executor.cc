@@ -482,11 +482,17 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
 
 // What a dead job has left, and the copy that went with an old index. Not synced: if it is lost, fsck finds it again.
 absl::Status JobExecutor::Discard(const JobSpec& job) {
+  absl::Status status;
   if (job.ordinal != 0) {
     KvBatch batch;
-    RETURN_IF_ERROR(seams_.indexes->Drop(job.ordinal, batch));
-    RETURN_IF_ERROR(seams_.kv->Commit(batch, /*sync=*/false));
+    status = seams_.indexes->Drop(job.ordinal, batch);
+    if (status.ok()) status = seams_.kv->Commit(batch, /*sync=*/false);
   }
+  status.Update(DiscardCopies(job));
+  return status;
+}
+
+absl::Status JobExecutor::DiscardCopies(const JobSpec& job) const {
   if (seams_.upgrader == nullptr || Mutant(kMutantUselessCopyKept)) return absl::OkStatus();
   const absl::StatusOr<ShardRecord> record = ReadRecord(job.key);
   if (!record.ok() && record.status().code() != absl::StatusCode::kNotFound) return record.status();

@@ -56,6 +56,7 @@ class JobExecutor {
   absl::Status Collect(const JobSpec& job, JobResult& result);
   absl::Status Destroy(const JobSpec& job, JobResult& result);
   absl::Status Discard(const JobSpec& job);
+  absl::Status DiscardCopies(const JobSpec& job) const;
 
   absl::StatusOr<Upgraded> OpenSource(const ShardKey& key, ShardRecord& record, uint64_t generation, bool expect_same,
                                       const WorkContext& work, MountStat& stat,

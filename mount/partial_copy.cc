@@ -847,8 +847,12 @@ void PartialCopy::Break() {
 void PartialCopy::GiveUp() {
   context_->syncs_failed.fetch_add(1);
   Break();
-  for (const std::string& name : {MapName(), PartName()}) context_->io->Remove(context_->PathOf(name)).IgnoreError();
-  if (context_->space != nullptr) context_->space->Gone(name_);
+  bool gone = true;  // what cannot be removed keeps its room
+  for (const std::string& name : {MapName(), PartName()}) {
+    const absl::Status removed = context_->io->Remove(context_->PathOf(name));
+    gone = gone && (removed.ok() || absl::IsNotFound(removed));
+  }
+  if (context_->space != nullptr && gone) context_->space->Gone(name_);
 }
 
 absl::Status PartialCopy::Save() {

@@ -576,7 +576,7 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
     if (spec.expected_size && size != *spec.expected_size) return SourceChanged(mount);
     Upgraded made;
     MakeOurs(CopyName(spec));
-    ASSIGN_OR_RETURN(made.reader, Publish(std::move(file), temp, CopyName(spec), size, io));
+    ASSIGN_OR_RETURN(made.reader, Publish(std::move(file), temp, CopyName(spec), size, space, io));
     made.local = TransientInfo{
         .path = CopyName(spec), .owned = true, .size = size, .validator = stat.validator};
     return made;
@@ -586,9 +586,10 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
     space.KeepAs(CopyName(spec));
     made->stat = stat;
   } else {
-    // What cannot be removed now is swept by the next boot.
+    // What cannot be removed now is swept by the next boot, and keeps its room until then.
     file.reset();
-    if (!Mutant(kMutantTempKept)) io.Remove(PathOf(temp)).IgnoreError();
+    const absl::Status removed = Mutant(kMutantTempKept) ? absl::OkStatus() : io.Remove(PathOf(temp));
+    if (!removed.ok() && !absl::IsNotFound(removed)) space.KeepAs(temp);
   }
   return made;
 }
@@ -679,7 +680,7 @@ absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat&
 absl::StatusOr<std::unique_ptr<RandomReader>> Upgrader::Publish(std::unique_ptr<WritableFile> file,
                                                                 const std::string& temp,
                                                                 const std::string& name,
-                                                                uint64_t size, Io& io) const {
+                                                                uint64_t size, Space& space, Io& io) const {
   if (!Mutant(kMutantCopyUnsynced)) RETURN_IF_ERROR(file->Sync());
   RETURN_IF_ERROR(file->Close());
   // Opened before the rename: whatever happens to the name, these are the bytes that were written.
@@ -691,7 +692,7 @@ absl::StatusOr<std::unique_ptr<RandomReader>> Upgrader::Publish(std::unique_ptr<
   if (!renamed.ok() && !Mutant(kMutantRenameIgnored)) return renamed;
   if (Mutant(kMutantCopyDirUnsynced)) return reader;
   if (absl::Status synced = io.SyncDir(options_.folder); !synced.ok()) {
-    io.Remove(PathOf(name)).IgnoreError();
+    if (!io.Remove(PathOf(name)).ok()) space.KeepAs(name);  // until whoever discards it succeeds
     return synced;
   }
   return reader;

@@ -183,11 +183,11 @@ class Upgrader {
   absl::StatusOr<uint64_t> Transfer(const Mount& mount, const MountStat& stat, WritableFile& file,
                                     Space& space, Io& io, const WorkContext& work) const;
   // `file`, written as `temp`, synced and closed, then opened for reading, and only then renamed to
-  // `name`.
+  // `name`. `space` keeps the room of what cannot be removed after a failure.
   absl::StatusOr<std::unique_ptr<RandomReader>> Publish(std::unique_ptr<WritableFile> file,
                                                         const std::string& temp,
                                                         const std::string& name, uint64_t size,
-                                                        Io& io) const;
+                                                        Space& space, Io& io) const;
   absl::StatusOr<size_t> SweepTempsOf(const std::vector<std::string>& names, Io& io);
   absl::StatusOr<std::vector<TransientInfo>> ListOf(const std::vector<std::string>& names, Io& io) const;
   std::string TrashDir() const { return options_.folder + "/" + kTrashName; }

@@ -260,6 +260,26 @@ TEST_CASE("upgrader: any failing file operation is reported, cleaned up, and not
   }
 }
 
+TEST_CASE("upgrader: what a failing disk does not let go of keeps its room, until it is gone") {
+  bool published = false;
+  for (uint64_t n = 1, failed = 1; failed != 0; ++n) {
+    CAPTURE(n);
+    FakeIo io;
+    World world(io);
+    io.StopAtNth(n);
+    failed = world.Upgrade().ok() ? 0 : 1;
+    io.Heal();
+    uint64_t on_disk = 0;
+    for (const std::string& file : io.Files()) on_disk += io.Content(file)->size();
+    CHECK_GE(world.gate.limit - world.gate.left, on_disk);
+    if (failed == 0 || !io.Content(world.Path("abc234.7.car")).has_value()) continue;
+    published = true;
+    REQUIRE_STATUS_OK(world.upgrader->Delete(io, {.path = "abc234.7.car", .owned = true, .size = 0, .validator = {}}));
+    CHECK_EQ(world.gate.left, world.gate.limit);
+  }
+  CHECK(published);
+}
+
 TEST_CASE("upgrader: a full disk is ResourceExhausted, and the temporary is gone") {
   FakeIo io;
   World world(io);
