@@ -48,11 +48,7 @@ TEST_CASE("crash: whichever commit of a register, destroy or recover fails, a re
         WriteBytes(dir.File("k.car"), act == Act::kRecover ? Bytes(50, 0xff) : MakeCar(2, 8));
         Options options = StoreOptions(dir.File("repo"));
         FakeKv* kv = nullptr;
-        options.kv_wrapper = [&kv](std::unique_ptr<Kv> inner) {
-          auto fake = std::make_unique<FakeKv>(std::move(inner));
-          kv = fake.get();
-          return fake;
-        };
+        options.kv_wrapper = FakeKv::Wrapper(&kv);
         absl::Status status;
         {
           const auto store = ValueOf(DagStore::Open(options));

@@ -24,11 +24,7 @@ TEST_CASE("fsck: a shard whose destruction waits for a commit is no problem") {
   Options options = StoreOptions(dir.File("repo"));
   options.inline_index_bytes_max = 0;  // a file, gone before the commit
   FakeKv* kv = nullptr;
-  options.kv_wrapper = [&kv](std::unique_ptr<Kv> inner) {
-    auto fake = std::make_unique<FakeKv>(std::move(inner));
-    kv = fake.get();
-    return fake;
-  };
+  options.kv_wrapper = FakeKv::Wrapper(&kv);
   const auto store = ValueOf(DagStore::Open(options));
   REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));
   kv->Hold();

@@ -111,11 +111,7 @@ TEST_CASE("store: rows 25 and 26: nothing is acknowledged that the database did 
   const TempDir dir;
   Options options = StoreOptions(dir.File("repo"));
   FakeKv* kv = nullptr;
-  options.kv_wrapper = [&kv](std::unique_ptr<Kv> inner) {
-    auto fake = std::make_unique<FakeKv>(std::move(inner));
-    kv = fake.get();
-    return fake;
-  };
+  options.kv_wrapper = FakeKv::Wrapper(&kv);
   WriteBytes(dir.File("a.car"), MakeCar(1, 10));
   {
     const auto store = ValueOf(DagStore::Open(options));
@@ -368,11 +364,7 @@ TEST_CASE("store: info of a shard whose record cannot be read is an error, not t
   WriteBytes(dir.File("k.car"), MakeCar(1, 8));
   Options options = StoreOptions(dir.File("repo"));
   FakeKv* kv = nullptr;
-  options.kv_wrapper = [&kv](std::unique_ptr<Kv> inner) {
-    auto fake = std::make_unique<FakeKv>(std::move(inner));
-    kv = fake.get();
-    return fake;
-  };
+  options.kv_wrapper = FakeKv::Wrapper(&kv);
   const auto store = ValueOf(DagStore::Open(options));
   REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));
   kv->FailGets(Unavailable("the disk stalls"));

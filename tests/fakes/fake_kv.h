@@ -3,6 +3,7 @@
 
 #include <absl/base/thread_annotations.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,14 @@ class FakeKv final : public Kv {
   enum class Applied : uint8_t { kNo, kYes };
 
   explicit FakeKv(std::unique_ptr<Kv> inner = NewMemoryKv()) : inner_(std::move(inner)) {}
+  // For Options::kv_wrapper: puts one in front of the database; *kv is where it is while the store is open.
+  static std::function<std::unique_ptr<Kv>(std::unique_ptr<Kv>)> Wrapper(FakeKv** kv) {
+    return [kv](std::unique_ptr<Kv> inner) {
+      auto fake = std::make_unique<FakeKv>(std::move(inner));
+      *kv = fake.get();
+      return fake;
+    };
+  }
   // Nobody may wait in Commit() any more.
   ~FakeKv() override { DAGSTORE_CHECK(waiting() == 0); }
 
