@@ -243,11 +243,14 @@ TEST_CASE("config: what is wrong is named with its line, and no secret is quoted
   CHECK_CODE(cli::LoadConfig(site.File("none.toml"), {}), kNotFound);
 }
 
-TEST_CASE("config: the name of a credentials file is printed in plain letters, and may hold no NUL") {
+TEST_CASE("config: errors are plain letters, whatever the file holds; no name of a file has a NUL") {
   const Site site;
   const absl::Status absent = site.Load("credentials_file = \"a\\u001b[31m\\ufeff\\nb\"\n").status();
   CHECK_CODE(absent, kNotFound);
   CHECK(Message(absent).find("a\\x1b[31m\\xef\\xbb\\xbf\\x0ab") != std::string_view::npos);
+  const absl::Status bad = site.Load("[network]\nallow = [\"\\u0007\"]\n").status();
+  CHECK_CODE(bad, kInvalidArgument);
+  CHECK(Message(bad).find('\a') == std::string_view::npos);
   site.SetCredentials("", 0600);  // what a NUL would cut the name down to
   CHECK_CODE(site.Load("credentials_file = \"credentials.toml\\u0000x\"\n"), kInvalidArgument);
 }

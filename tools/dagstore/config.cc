@@ -25,12 +25,11 @@
 #include <optional>
 #include <set>
 
-#include "shard/key.h"
-
 namespace dagstore::cli {
 namespace {
 
 constexpr size_t kConfigBytesMax = 1 << 20;
+constexpr size_t kErrorBytesMax = 1024;  // of a message, before it is made plain
 
 // ---- Limits ----
 
@@ -327,36 +326,37 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
 
 // Opened once, looked at, and read: what is read is what was checked.
 absl::StatusOr<std::string> ReadCredentialsFile(const std::string& path) {
-  const std::string shown = PrintableBytes(path);
   if (path.find('\0') != std::string::npos)
-    return InvalidArgument("the credentials file {} has a name with NULs", shown);
+    return InvalidArgument("the credentials file {} has a name with NULs", path);
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) return Annotate(ErrnoStatus(errno, shown), "the credentials file");
+  if (fd < 0) return Annotate(ErrnoStatus(errno, path), "the credentials file");
   struct Closer {
     int fd;
     ~Closer() { close(fd); }
   } closer = {fd};
   struct stat stat = {};
-  if (fstat(fd, &stat) != 0) return ErrnoStatus(errno, shown);
-  if (!S_ISREG(stat.st_mode)) return FailedPrecondition("the credentials file {} is no regular file", shown);
+  if (fstat(fd, &stat) != 0) return ErrnoStatus(errno, path);
+  if (!S_ISREG(stat.st_mode)) return FailedPrecondition("the credentials file {} is no regular file", path);
   const mode_t mode = stat.st_mode & 07777;
   if (mode != 0600 && mode != 0400) {
-    return FailedPrecondition("the credentials file {} has mode {:04o}; it must be 0600 (chmod 600)", shown, mode);
+    return FailedPrecondition("the credentials file {} has mode {:04o}; it must be 0600 (chmod 600)", path, mode);
   }
   if (stat.st_uid != geteuid() && stat.st_uid != 0) {
-    return FailedPrecondition("the credentials file {} belongs to somebody else", shown);
+    return FailedPrecondition("the credentials file {} belongs to somebody else", path);
   }
   std::string text;
   char block[16 * 1024];
   for (;;) {
     const ssize_t n = read(fd, block, sizeof(block));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoStatus(errno, shown);
+    if (n < 0) return ErrnoStatus(errno, path);
     if (n == 0) return text;
     text.append(block, static_cast<size_t>(n));
-    if (text.size() > kConfigBytesMax) return ResourceExhausted("{} is above {} bytes", shown, kConfigBytesMax);
+    if (text.size() > kConfigBytesMax) return ResourceExhausted("{} is above {} bytes", path, kConfigBytesMax);
   }
 }
+
+absl::StatusOr<Config> Parse(const std::string& text, const std::string& path, const Environment& environment);
 
 }  // namespace
 
@@ -375,6 +375,19 @@ absl::StatusOr<Config> LoadConfig(const std::string& path, const Environment& en
 }
 
 absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& path, const Environment& environment) {
+  absl::StatusOr<Config> config = Parse(text, path, environment);
+  if (config.ok()) return config;
+  // Names, addresses and folders of the file are in it, with whatever was written there.
+  std::string plain;
+  for (const char c : Message(config.status()).substr(0, kErrorBytesMax)) {
+    plain += c >= ' ' && c < 0x7f ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<uint8_t>(c));
+  }
+  return absl::Status(config.status().code(), plain);
+}
+
+namespace {
+
+absl::StatusOr<Config> Parse(const std::string& text, const std::string& path, const Environment& environment) {
   Reader reader(path, environment);
   const std::optional<toml::table> parsed = reader.Parse(text);
   if (!parsed.has_value()) return reader.status();
@@ -489,7 +502,7 @@ absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& p
   if (!credentials_file.empty()) {
     credentials_file = BesidesConfig(path, credentials_file);
     ASSIGN_OR_RETURN(const std::string secrets, ReadCredentialsFile(credentials_file));
-    Reader secret_reader(PrintableBytes(credentials_file), environment);
+    Reader secret_reader(credentials_file, environment);
     if (const std::optional<toml::table> table = secret_reader.Parse(secrets)) {
       secret_reader.ReadCredentials(*table, /*inline_allowed=*/true, credentials.get());
     }
@@ -499,4 +512,5 @@ absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& p
   return config;
 }
 
+}  // namespace
 }  // namespace dagstore::cli
