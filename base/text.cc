@@ -12,7 +12,26 @@ bool IsUnreserved(char c) {
 
 bool IsBlank(char c) { return c == ' ' || c == '\t'; }
 
+std::string Escaped(std::string_view bytes, uint8_t plain_max) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string out;
+  for (const char c : bytes) {
+    const auto byte = static_cast<uint8_t>(c);
+    if (byte >= 0x20 && byte != 0x7f && byte <= plain_max) {
+      out += c;
+      continue;
+    }
+    out += "\\x";
+    out += kDigits[byte >> 4];
+    out += kDigits[byte & 15];
+  }
+  return out;
+}
+
 }  // namespace
+
+std::string LineText(std::string_view bytes) { return Escaped(bytes, 0xff); }
+std::string AsciiLineText(std::string_view bytes) { return Escaped(bytes, 0x7e); }
 
 std::string LowerAscii(std::string_view text) {
   std::string out(text);

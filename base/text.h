@@ -13,6 +13,10 @@ std::string LowerAscii(std::string_view text);
 // Without the spaces and tabs at both ends.
 std::string_view TrimBlanks(std::string_view text);
 
+// As one line for people: control bytes escaped as \xNN, the rest as it is. AsciiLineText: bytes above 0x7e as well.
+std::string LineText(std::string_view bytes);
+std::string AsciiLineText(std::string_view bytes);
+
 // Percent-encoding of RFC 3986. Letters, digits, "-._~" and the bytes of `also_plain` stay as they are.
 void AppendPercentEncoded(std::string& out, std::string_view bytes, std::string_view also_plain);
 // Nullopt if a '%' is not followed by two hexadecimal digits.

@@ -25,9 +25,7 @@ constexpr uint64_t kStepsPerMeasure = 64;
 
 // The copy of ours that a job ended with. It may be older than the job, and have the name of another ordinal.
 std::string CopyMadeBy(const JobResult& result) {
-  if (!result.status.ok() || !result.record.has_value()) return {};
-  const std::optional<TransientRecord>& copy = result.record->copy;
-  return copy.has_value() && copy->owned ? copy->name : std::string();
+  return result.status.ok() && result.record.has_value() ? result.record->OwnCopy() : std::string();
 }
 
 const char* SpanNameOf(JobKind kind) {

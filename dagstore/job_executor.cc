@@ -302,7 +302,7 @@ void JobExecutor::LeaveCopy(Indexed& tried, const absl::Status& cause) const {
 absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   const WorkContext work = job.Work(*seams_.clock);
   ASSIGN_OR_RETURN(ShardRecord before, ReadRecord(job.key));
-  const std::string old_copy = before.copy.has_value() && before.copy->owned ? before.copy->name : std::string();
+  const std::string old_copy = before.OwnCopy();
   // A copy in which damage was found, a user's included, serves no attempt any more: not this one, and not the next,
   // should this one fail for another reason.
   if (before.state == ShardState::kErrored && before.error_code == static_cast<int>(absl::StatusCode::kDataLoss) &&

@@ -6,6 +6,7 @@
 #include <spdlog/sinks/stdout_sinks.h>
 
 #include "base/bytes.h"
+#include "base/text.h"
 
 namespace dagstore {
 namespace {
@@ -58,14 +59,7 @@ class SpdLog final : public LogSink {
 std::string LogLine(const SpanContext& span, std::string_view message) {
   std::string line;
   if (span.IsValid()) line = fmt::format("trace_id={} span_id={} ", ToHex(span.trace_id), ToHex(span.span_id));
-  for (const char c : message.substr(0, kMessageBytesMax)) {
-    const auto byte = static_cast<uint8_t>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      line += fmt::format("\\x{:02x}", byte);
-    } else {
-      line += c;
-    }
-  }
+  line += LineText(message.substr(0, kMessageBytesMax));
   if (message.size() > kMessageBytesMax) line += "...";
   return line;
 }

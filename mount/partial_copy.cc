@@ -339,14 +339,16 @@ std::shared_ptr<PartialCopy::Flight> PartialCopy::FlightAt(uint64_t granule) con
 }
 
 absl::Status PartialCopy::CheckLoaded(ByteRange range, const WorkContext& work) {
+  const uint64_t end = (range.offset + range.size - 1) / granule_bytes_ + 1;
   Bytes buffer;
-  for (uint64_t g = range.offset / granule_bytes_; g <= (range.offset + range.size - 1) / granule_bytes_; ++g) {
+  for (uint64_t g = range.offset / granule_bytes_;; ++g) {
     ByteRange granule;
     uint32_t want = 0;
     {
       const MutexLock lock(mu_);
-      if (unchecked_.empty()) return absl::OkStatus();
-      if (!Unchecked(g) || broken_ || abandoned_) continue;
+      if (unchecked_.empty() || broken_ || abandoned_) return absl::OkStatus();
+      while (g < end && !Unchecked(g)) ++g;
+      if (g == end) return absl::OkStatus();
       granule = map_.RangeOf(g, g + 1);
       want = map_.SumOf(g);
     }
@@ -372,7 +374,6 @@ absl::Status PartialCopy::CheckLoaded(ByteRange range, const WorkContext& work) 
     context_->granules_rotten.fetch_add(1, std::memory_order_relaxed);
     Forget(granule).IgnoreError();  // and fetched again
   }
-  return absl::OkStatus();
 }
 
 absl::Status PartialCopy::Ensure(Handle& handle, ByteRange range, uint64_t ahead, const WorkContext& work, bool* kept) {

@@ -54,6 +54,9 @@ struct ShardRecord {
   // Built again from the bytes once a whole copy is there.
   bool inferred_index = false;
 
+  // The name of the copy that is ours; empty if there is none.
+  std::string OwnCopy() const { return copy.has_value() && copy->owned ? copy->name : std::string(); }
+
   friend bool operator==(const ShardRecord&, const ShardRecord&) = default;
 };
 

@@ -14,6 +14,12 @@ TEST_CASE("text: lower case touches the letters of ASCII and nothing else") {
   CHECK_EQ(LowerAscii(all), expected);
 }
 
+TEST_CASE("text: one line holds no control byte, and a plain one nothing above ASCII") {
+  const std::string text = std::string("a\0\x1b\n\"\\\x7f", 7) + "\u00e9";
+  CHECK_EQ(LineText(text), "a\\x00\\x1b\\x0a\"\\\\x7f\u00e9");
+  CHECK_EQ(AsciiLineText(text), "a\\x00\\x1b\\x0a\"\\\\x7f\\xc3\\xa9");
+}
+
 TEST_CASE("text: blanks go from the ends, not from the middle, and other white space stays") {
   const struct {
     std::string_view text, trimmed;

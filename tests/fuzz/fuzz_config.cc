@@ -14,7 +14,7 @@ void FuzzOne(Span input) {
       std::string(AsText(input)), "/nonexistent/dagstore.toml", [](const char*) -> const char* { return nullptr; });
   if (!config.ok()) {
     const std::string_view message = Message(config.status());
-    DAGSTORE_CHECK(message.size() <= 4 * 1024);
+    DAGSTORE_CHECK(message.size() <= 1024);
     DAGSTORE_CHECK(std::all_of(message.begin(), message.end(), [](char c) { return c >= 0x20 && c < 0x7f; }));
     return;
   }

@@ -260,23 +260,30 @@ TEST_CASE("upgrader: any failing file operation is reported, cleaned up, and not
   }
 }
 
-TEST_CASE("upgrader: what a failing disk does not let go of keeps its room, until it is gone") {
-  bool published = false;
-  for (uint64_t n = 1, failed = 1; failed != 0; ++n) {
+// From the n-th operation on nothing works, n = 1, 2, ... until the copy is made before that.
+void AtEachStop(const std::function<void(FakeIo&, World&, bool made)>& then) {
+  for (uint64_t n = 1, made = 0; made == 0; ++n) {
     CAPTURE(n);
     FakeIo io;
     World world(io);
     io.StopAtNth(n);
-    failed = world.Upgrade().ok() ? 0 : 1;
+    made = world.Upgrade().ok() ? 1 : 0;
+    then(io, world, made != 0);
+  }
+}
+
+TEST_CASE("upgrader: what a failing disk does not let go of keeps its room, until it is gone") {
+  bool published = false;
+  AtEachStop([&](FakeIo& io, World& world, bool made) {
     io.Heal();
     uint64_t on_disk = 0;
     for (const std::string& file : io.Files()) on_disk += io.Content(file)->size();
     CHECK_GE(world.gate.limit - world.gate.left, on_disk);
-    if (failed == 0 || !io.Content(world.Path("abc234.7.car")).has_value()) continue;
+    if (made || !io.Content(world.Path("abc234.7.car")).has_value()) return;
     published = true;
     REQUIRE_STATUS_OK(world.upgrader->Delete(io, {.path = "abc234.7.car", .owned = true, .size = 0, .validator = {}}));
     CHECK_EQ(world.gate.left, world.gate.limit);
-  }
+  });
   CHECK(published);
 }
 
@@ -295,12 +302,7 @@ TEST_CASE("upgrader: a full disk is ResourceExhausted, and the temporary is gone
 TEST_CASE("upgrader: after a crash at any point a copy is whole or is not there") {
   for (const FakeIo::Lost lost :
        {FakeIo::Lost::kAll, FakeIo::Lost::kData, FakeIo::Lost::kHalfData}) {
-    for (uint64_t n = 1, crashed = 1; crashed != 0; ++n) {
-      CAPTURE(n);
-      FakeIo io;
-      World world(io);
-      io.StopAtNth(n);
-      crashed = world.Upgrade().ok() ? 0 : 1;
+    AtEachStop([&](FakeIo& io, World& world, bool made) {
       io.Crash(lost);
 
       world.options.boot_id = "boot2";
@@ -308,14 +310,14 @@ TEST_CASE("upgrader: after a crash at any point a copy is whole or is not there"
       CHECK_STATUS_OK(world.upgrader->SweepTemps(io));
       const std::vector<TransientInfo> copies = ValueOf(world.upgrader->List(io));
       CHECK_EQ(world.Files().size(), copies.size());
-      if (crashed == 0) REQUIRE_EQ(copies.size(), 1);
+      if (made) REQUIRE_EQ(copies.size(), 1);
       for (const TransientInfo& copy : copies) {
         const std::optional<Bytes> content = io.Content(world.Path(copy.path));
         REQUIRE(content.has_value());
         CHECK(SameBytes(*content, world.source.content));
       }
       CHECK(world.Reads(ValueOf(world.Upgrade()), world.source.content));
-    }
+    });
   }
 }
 

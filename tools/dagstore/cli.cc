@@ -289,19 +289,6 @@ int FinishOutput() {
 
 bool StdoutIsTerminal() { return isatty(STDOUT_FILENO) == 1; }
 
-std::string LineText(std::string_view bytes) {
-  std::string out;
-  for (const char c : bytes) {
-    const auto byte = static_cast<uint8_t>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\x{:02x}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
 size_t TextWidth(std::string_view text) {
   return std::count_if(text.begin(), text.end(),
                        [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "base/io.h"
+#include "base/text.h"
 #include "dagstore/dagstore.h"
 #include "mount/network_mounts.h"
 
@@ -104,8 +105,6 @@ bool PrintLine(const nlohmann::ordered_json& line);
 int FinishOutput();
 bool StdoutIsTerminal();
 
-// A key or name as one line of text: control bytes escaped, the rest as it is.
-std::string LineText(std::string_view bytes);
 std::string PadRight(std::string_view text, size_t width);  // in characters, not bytes
 size_t TextWidth(std::string_view text);
 std::string HumanBytes(uint64_t bytes);                // "1.2 MiB"

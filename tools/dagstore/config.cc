@@ -25,11 +25,13 @@
 #include <optional>
 #include <set>
 
+#include "base/text.h"
+
 namespace dagstore::cli {
 namespace {
 
 constexpr size_t kConfigBytesMax = 1 << 20;
-constexpr size_t kErrorBytesMax = 1024;  // of a message, before it is made plain
+constexpr size_t kErrorBytesMax = 1024;  // of a message
 
 // ---- Limits ----
 
@@ -378,11 +380,8 @@ absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& p
   absl::StatusOr<Config> config = Parse(text, path, environment);
   if (config.ok()) return config;
   // Names, addresses and folders of the file are in it, with whatever was written there.
-  std::string plain;
-  for (const char c : Message(config.status()).substr(0, kErrorBytesMax)) {
-    plain += c >= ' ' && c < 0x7f ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<uint8_t>(c));
-  }
-  return absl::Status(config.status().code(), plain);
+  const std::string plain = AsciiLineText(Message(config.status()).substr(0, kErrorBytesMax));
+  return absl::Status(config.status().code(), plain.substr(0, kErrorBytesMax));
 }
 
 namespace {
