@@ -46,13 +46,19 @@ absl::Status CheckInside(const OpenShard& shard, const IndexEntry& entry) {
   return DataLoss("index entry at offset {} of {} bytes lies outside the payload", entry.offset, entry.size());
 }
 
+// NotFound of a source would mean to a reader that there is no such block.
+absl::Status ReadSource(const OpenShard& shard, uint64_t offset, size_t size, uint8_t* out) {
+  const absl::Status status = shard.source->Read(shard.index->summary().payload_offset + offset, size, out);
+  return absl::IsNotFound(status) ? Unavailable("{}", Message(status)) : status;
+}
+
 absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, Block& block) {
   RETURN_IF_ERROR(CheckInside(shard, entry));
   if (entry.data_size > kSectionBytesLimit)
     return DataLoss("index entry at offset {} has {} bytes, more than any section", entry.offset, entry.data_size);
   CarSection section;
   uint8_t* const room = block.Room(entry.size());
-  RETURN_IF_ERROR(shard.source->Read(shard.index->summary().payload_offset + entry.offset, entry.size(), room));
+  RETURN_IF_ERROR(ReadSource(shard, entry.offset, entry.size(), room));
   RETURN_IF_ERROR(ParseWhole(shard, entry, wanted, Span(room, entry.size()), section));
   block.SetData(section.head_size, section.data_size);
   return absl::OkStatus();
@@ -81,7 +87,7 @@ absl::Status ReadDataSize(const OpenShard& shard, const IndexEntry& entry, uint6
   uint8_t head[kSectionHeadBytesMax];
   CarSection section;
   const size_t want = std::min<uint64_t>(sizeof(head), entry.size());
-  RETURN_IF_ERROR(shard.source->Read(shard.index->summary().payload_offset + entry.offset, want, head));
+  RETURN_IF_ERROR(ReadSource(shard, entry.offset, want, head));
   RETURN_IF_ERROR(ParseNamed(shard, entry, entry.hash, Span(head, want), section));
   size = section.data_size;
   return absl::OkStatus();

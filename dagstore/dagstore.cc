@@ -32,10 +32,6 @@ constexpr uint32_t kShardsExpectedMax = 16'000'000;  // beyond it room is made a
 // Of requests that the store makes itself.
 TaskMeta NobodysMeta() { return TaskMeta(SpanContext(), Deadline::Infinite(), 0); }
 
-absl::Status DecodeError(const ShardRecord& record) {
-  return MakeStatus(static_cast<absl::StatusCode>(record.error_code), record.error);
-}
-
 // Of a thread: acquires without the loop until the next that is recorded.
 struct InlineCountdown {
   uint64_t store = 0;  // whose sampler drew it
@@ -82,7 +78,9 @@ struct DagStore::Core {
   Thread catch_up;
   CancelFlag catch_up_cancel;
   Notification lookups_ready;
-  Mutex heal_mu;
+  Mutex heal_mu;  // one at a time; whoever waited finds it done
+  std::vector<Ordinal> uncovered ABSL_GUARDED_BY(heal_mu);  // to be added again to the top-level index
+  std::atomic<bool> incomplete{false};  // that broke off: whoever looks something up goes on with it
 
   static uint64_t NewSerial() {
     static std::atomic<uint64_t> last{0};
@@ -93,14 +91,15 @@ struct DagStore::Core {
   absl::Status Start();
   absl::Status TakeBackQuarantined();
   absl::Status SetPin(const ShardKey& key, bool pinned);
-  absl::Status Restore(std::vector<Ordinal>& uncovered);
-  void CatchUp(const std::vector<Ordinal>& ordinals);
+  absl::Status Restore(std::vector<Ordinal>& to_add);
+  absl::Status CatchUp() ABSL_EXCLUSIVE_LOCKS_REQUIRED(heal_mu);
+  absl::Status CatchUp(Ordinal ordinal);
   absl::Status Heal();
   absl::Status Stop();
 
   absl::StatusOr<Ticket> Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out,
                                 const RequestOptions& options, std::unique_ptr<ShardRecord> registration = nullptr,
-                                bool* woke = nullptr);
+                                bool* woke = nullptr, bool begins_nothing = false);
   // True if a request with these options may pass a gate; the loop answers the others.
   bool MayPassGates(const RequestOptions& request) const {
     return !traces.HasSubscribers() && request.traceparent.empty() &&
@@ -171,6 +170,7 @@ absl::Status DagStore::Core::Start() {
   lookup.fingerprint_secret = repository->fingerprint_secret;
 
   lookup.heal = [this] { return Heal(); };
+  lookup.incomplete = &incomplete;
 
   JobExecutor::Seams seams;
   seams.kv = repository->kv.get();
@@ -214,9 +214,9 @@ absl::Status DagStore::Core::Start() {
                                                            repository->top.get(), &failures, &traces, clock, &leases,
                                                            options.trace.sink.get(), options.trace.sampler, ~seed,
                                                            options.log.get()});
-  std::vector<Ordinal> uncovered;
+  std::vector<Ordinal> to_add;
   engine->EnterLoop();
-  const absl::Status restored = Restore(uncovered);
+  const absl::Status restored = Restore(to_add);
   engine->LeaveLoop();
   RETURN_IF_ERROR(restored);
 
@@ -238,12 +238,16 @@ absl::Status DagStore::Core::Start() {
   callbacks.end = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { engine->LeaveLoop(); };
   RETURN_IF_ERROR(loop->Start(std::move(callbacks)));
 
-  if (uncovered.empty()) {
+  if (to_add.empty()) {
     lookups_ready.Notify();
   } else {
-    catch_up = Thread("dagstore-catchup", [this, ordinals = std::move(uncovered)] {
+    catch_up = Thread("dagstore-catchup", [this, ordinals = std::move(to_add)]() mutable {
       if (Mutant(kMutantLookupsReadyEarly)) lookups_ready.Notify();
-      CatchUp(ordinals);
+      {
+        const MutexLock lock(heal_mu);
+        uncovered = std::move(ordinals);
+        CatchUp().IgnoreError();  // lookups go on with it, and say why they cannot
+      }
       if (!catch_up_cancel.cancelled()) lookups_ready.Notify();
     });
   }
@@ -269,7 +273,7 @@ absl::Status DagStore::Core::TakeBackQuarantined() {
   return batch.empty() ? absl::OkStatus() : kv.Commit(batch, /*sync=*/true);
 }
 
-absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
+absl::Status DagStore::Core::Restore(std::vector<Ordinal>& to_add) {
   engine->AssertLoop();
   Kv& kv = *repository->kv;
   RETURN_IF_ERROR(TakeBackQuarantined());
@@ -311,7 +315,7 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
     if (has_copy && record->copy.has_value() && record->copy->owned) {
       repository->copies->Own(record->copy->name, std::string(key));
     }
-    if (errored) engine->RestoreError(key, DecodeError(*record), record->attempts);
+    if (errored) engine->RestoreError(key, record->Cause(), record->attempts);
   }
   RETURN_IF_ERROR(records->status());
 
@@ -338,7 +342,7 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
   live.resize(ordinals_end);  // no longer: what is not in it is dead, and the next ordinals are to be given out
   repository->top->DropAllExcept(live);
   for (Ordinal ordinal = 1; ordinal < live.size(); ++ordinal) {
-    if (live[ordinal] && !repository->top->Covers(ordinal) && !Mutant(kMutantNoCatchUp)) uncovered.push_back(ordinal);
+    if (live[ordinal] && !repository->top->Covers(ordinal) && !Mutant(kMutantNoCatchUp)) to_add.push_back(ordinal);
   }
 
   if (ordinals_end + kOrdinalsReserved > UINT32_MAX) {
@@ -353,43 +357,64 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
   return absl::OkStatus();
 }
 
-void DagStore::Core::CatchUp(const std::vector<Ordinal>& ordinals) {
-  for (const Ordinal ordinal : ordinals) {
-    if (catch_up_cancel.cancelled()) return;
-    const std::optional<ShardKey> key = directory.KeyOf(ordinal);
-    if (!key.has_value()) {
-      repository->top->Drop(ordinal);  // destroyed or indexed again meanwhile
-      continue;
-    }
-    const absl::Status status = [&]() -> absl::Status {
-      ASSIGN_OR_RETURN(const ShardRecord record, lookup.ReadRecord(*key));
-      if (record.ordinal != ordinal) return absl::OkStatus();
-      ASSIGN_OR_RETURN(const auto index, lookup.OpenIndex(record));
-      return executor->AddToTopIndex(ordinal, *index, &catch_up_cancel);
-    }();
+absl::Status DagStore::Core::CatchUp() {
+  for (size_t i = 0; i < uncovered.size(); ++i) {
+    absl::Status status = catch_up_cancel.cancelled() ? Cancelled("the store is closing") : CatchUp(uncovered[i]);
     if (status.ok()) continue;
-    if (catch_up_cancel.cancelled()) return;
-    // The shard cannot be found by CID until its index is built again, and that begins now.
-    repository->top->Drop(ordinal);
-    Request report(NobodysMeta());
-    report.inspect = [key = *key, ordinal, status](Engine& e) {
-      e.AssertLoop();
-      e.ReportDamage(key, ordinal, status, Damage::kIndex);
-    };
-    (void)queues->PushRequest(std::move(report));  // refused only if the store is closing
+    uncovered.erase(uncovered.begin(), uncovered.begin() + static_cast<ptrdiff_t>(i));
+    incomplete.store(true);
+    return Annotate(status, fmt::format("{} shards are still to be added to the top-level index", uncovered.size()));
   }
+  uncovered.clear();
+  incomplete.store(false);
+  return absl::OkStatus();
+}
+
+// An error: nothing is wrong with the shard, and it cannot be added now. It stays awaited, so that no lookup claims to
+// be complete without it.
+absl::Status DagStore::Core::CatchUp(Ordinal ordinal) {
+  std::optional<ShardKey> key = directory.KeyOf(ordinal);
+  if (!key.has_value() && ordinal >= repository->next_ordinal) {
+    ASSIGN_OR_RETURN(const bool coming, Inspect<bool>([ordinal](Engine& e) {
+                       e.AssertLoop();
+                       return e.MayPublish(ordinal);
+                     }));
+    if (coming) return Unavailable("shard index {:08x} is being published", ordinal);
+    key = directory.KeyOf(ordinal);  // since then, perhaps
+  }
+  if (!key.has_value()) {
+    repository->top->Drop(ordinal);  // destroyed or indexed again meanwhile
+    return absl::OkStatus();
+  }
+  const absl::Status status = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const ShardRecord record, lookup.ReadRecord(*key));
+    if (record.ordinal != ordinal) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const auto index, lookup.OpenIndex(record));
+    return executor->AddToTopIndex(ordinal, *index, &catch_up_cancel);
+  }();
+  if (status.ok() || absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsCancelled(status)) {
+    return status;
+  }
+  // The shard cannot be found by CID until its index is built again, and that begins now.
+  Request report(NobodysMeta());
+  report.inspect = [key = *key, ordinal, status](Engine& e) {
+    e.AssertLoop();
+    e.ReportDamage(key, ordinal, status, Damage::kIndex);
+  };
+  RETURN_IF_ERROR(queues->PushRequest(std::move(report)));
+  repository->top->Drop(ordinal);
+  return absl::OkStatus();
 }
 
 absl::Status DagStore::Core::Heal() {
-  MutexLock lock(heal_mu);  // one at a time; whoever waited finds it done
-  if (repository->top->Health().ok()) return absl::OkStatus();
-  std::vector<Ordinal> ordinals;
-  {
+  if (!lookups_ready.HasBeenNotified()) return Unavailable("the top-level index is still being completed");
+  const MutexLock lock(heal_mu);
+  if (!repository->top->Health().ok()) {
     WriterMutexLock adding(executor->top_index_mutex());
-    ASSIGN_OR_RETURN(ordinals, repository->top->DropDamaged());
+    ASSIGN_OR_RETURN(const std::vector<Ordinal> ordinals, repository->top->DropDamaged());
+    uncovered.insert(uncovered.end(), ordinals.begin(), ordinals.end());
   }
-  CatchUp(ordinals);
-  return absl::OkStatus();
+  return CatchUp();
 }
 
 // ---- Close ----
@@ -443,7 +468,8 @@ absl::Status DagStore::Core::Stop() {
 
 absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Channel<ShardResult>& out,
                                               const RequestOptions& request_options,
-                                              std::unique_ptr<ShardRecord> registration, bool* woke) {
+                                              std::unique_ptr<ShardRecord> registration, bool* woke,
+                                              bool begins_nothing) {
   RETURN_IF_ERROR(key.Check());
   if (const size_t at = key.bytes().find("//"); Mutant(kMutantKeysCleaned) && at != std::string::npos)
     key = ShardKey(std::string(key.bytes()).erase(at, 1));
@@ -452,6 +478,7 @@ absl::StatusOr<Ticket> DagStore::Core::Submit(ShardOp op, ShardKey key, const Ch
   bool sampled = false;
   Request request(TaskMeta(NewSpan(parent, ticket, sampled), request_options.deadline, ticket));
   request.op = op;
+  request.begins_nothing = begins_nothing;
   std::optional<Channel<ShardResult>::Slot> slot = out.Reserve();
   if (!slot.has_value()) {
     return ResourceExhausted("the result channel holds {} results or requests already", out.capacity());
@@ -620,6 +647,48 @@ ShardResult Await(DagStore& store, const Channel<ShardResult>& out, Ticket ticke
 }
 
 }  // namespace
+
+namespace {
+
+// The same for a flag, which tells nobody when it is set.
+ShardResult AwaitFor(DagStore& store, const Channel<ShardResult>& out, Ticket ticket, const CancelFlag* cancel) {
+  constexpr absl::Duration kLook = absl::Milliseconds(20);
+  if (cancel == nullptr) return out.Receive();
+  while (!cancel->cancelled()) {
+    if (auto result = out.Receive(Deadline::After(Clock::Real(), kLook))) return *std::move(result);
+  }
+  (void)store.Stop(ticket);
+  return out.Receive();
+}
+
+}  // namespace
+
+absl::StatusOr<Accessor> DagStore::AcquireShardFor(const ShardKey& key, const WorkContext& work) {
+  RETURN_IF_ERROR(work.Check());
+  AcquireOptions options;
+  options.deadline = work.deadline;
+  options.parent = work.span;
+  if (work.cancel == nullptr) return AcquireShardSync(key, options);
+  if (core_->MayPassGates(options)) {
+    if (Accessor entered = core_->Enter(core_->leases.Find(key.bytes()), options); !entered.empty()) return entered;
+  }
+  const Channel<ShardResult> out(1);
+  ASSIGN_OR_RETURN(const Ticket ticket, AcquireShard(key, out, options));
+  ShardResult result = AwaitFor(*this, out, ticket, work.cancel);
+  RETURN_IF_ERROR(result.status);
+  return std::move(result.accessor);
+}
+
+absl::Status DagStore::AwaitDestroyed(const ShardKey& key, const WorkContext& work) {
+  RETURN_IF_ERROR(work.Check());
+  DestroyOptions options;
+  options.deadline = work.deadline;
+  const Channel<ShardResult> out(1);
+  ASSIGN_OR_RETURN(const Ticket ticket, core_->Submit(ShardOp::kDestroy, key, out, options, nullptr, nullptr,
+                                                      /*begins_nothing=*/true));
+  const absl::Status status = AwaitFor(*this, out, ticket, work.cancel).status;
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+}
 
 absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mount, const RegisterOptions& options,
                                          const std::stop_token& stop) {
@@ -814,53 +883,85 @@ absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> has
     const auto add = [&](size_t index, Ordinal ordinal) { found.emplace_back(index, ordinal); };
     return top->Find(fingerprints, add, candidates_max);
   };
-  absl::Status status = find();
-  if (status.code() == absl::StatusCode::kDataLoss) {
-    RETURN_IF_ERROR(heal());
-    status = find();
-  }
-  RETURN_IF_ERROR(status);
-  std::vector<std::pair<Ordinal, ShardKey>> live;  // of one hash
-  for (size_t begin = 0, end = 0; begin < found.size(); begin = end) {
-    const size_t index = found[begin].first;
+  struct Live {
+    size_t index;
+    Ordinal ordinal;
+    ShardKey key;
+  };
+  std::vector<Live> live;
+  RETURN_IF_ERROR(LookSteadily([&]() -> absl::StatusOr<bool> {
+    absl::Status status = find();
+    if (NeedsHealing(status)) {
+      RETURN_IF_ERROR(heal());
+      status = find();
+    }
+    RETURN_IF_ERROR(status);
+    bool met_dead = false;
     live.clear();
-    for (; end < found.size() && found[end].first == index; ++end) {
-      if (auto key = directory->KeyOf(found[end].second)) live.emplace_back(found[end].second, *std::move(key));
-    }
-    // Some are gone already, and there may be more: all of them then, page by page.
-    if (live.size() < candidates_max && end - begin >= candidates_max) {
-      live.clear();
-      std::vector<Ordinal> page;
-      Ordinal after = 0;
-      do {
-        RETURN_IF_ERROR(FindCandidatePage(hashes[index], after, candidates_max, page));
-        for (const Ordinal ordinal : page) {
-          if (live.size() == candidates_max) break;
-          if (auto key = directory->KeyOf(ordinal)) live.emplace_back(ordinal, *std::move(key));
+    for (size_t begin = 0, end = 0; begin < found.size(); begin = end) {
+      const size_t index = found[begin].first;
+      const size_t first = live.size();
+      for (; end < found.size() && found[end].first == index; ++end) {
+        if (auto key = directory->KeyOf(found[end].second)) {
+          live.push_back({index, found[end].second, *std::move(key)});
+        } else {
+          met_dead = true;
         }
-        if (!page.empty()) after = page.back();
-      } while (page.size() == candidates_max && live.size() < candidates_max);
+      }
+      // Some are gone already, and there may be more: all of them then, page by page.
+      if (live.size() - first < candidates_max && end - begin >= candidates_max) {
+        live.resize(first);
+        std::vector<Ordinal> page;
+        Ordinal after = 0;
+        do {
+          RETURN_IF_ERROR(FindCandidatePage(hashes[index], after, candidates_max, page));
+          for (const Ordinal ordinal : page) {
+            if (live.size() - first == candidates_max) break;
+            if (auto key = directory->KeyOf(ordinal)) live.push_back({index, ordinal, *std::move(key)});
+          }
+          if (!page.empty()) after = page.back();
+        } while (page.size() == candidates_max && live.size() - first < candidates_max);
+      }
     }
-    for (const auto& [ordinal, key] : live) visit(index, ordinal, key);
-  }
+    return met_dead;
+  }));
+  for (const Live& shard : live) visit(shard.index, shard.ordinal, shard.key);
   return absl::OkStatus();
+}
+
+absl::Status DagStore::Lookup::LookSteadily(absl::FunctionRef<absl::StatusOr<bool>()> look) const {
+  for (int left = 8;; --left) {
+    const uint64_t deaths = directory->deaths();
+    ASSIGN_OR_RETURN(const bool met_dead, look());
+    if (!met_dead || directory->deaths() == deaths || left == 0) return absl::OkStatus();
+  }
 }
 
 absl::Status DagStore::Lookup::FindCandidatePage(const MultihashView& hash, Ordinal after, size_t ordinals_max,
                                                  std::vector<Ordinal>& page) const {
   const Fingerprint fingerprint = FingerprintOf(fingerprint_secret, hash);
   const absl::Status status = top->FindPage(fingerprint, after, ordinals_max, page);
-  if (status.code() != absl::StatusCode::kDataLoss) return status;
+  if (!NeedsHealing(status)) return status;
   RETURN_IF_ERROR(heal());
   return top->FindPage(fingerprint, after, ordinals_max, page);
 }
 
-absl::StatusOr<bool> DagStore::Lookup::Holds(const ShardKey& key, Ordinal ordinal, const MultihashView& hash) const {
-  const absl::StatusOr<ShardRecord> record = ReadRecord(key);
-  if (record.status().code() == absl::StatusCode::kNotFound) return false;  // destroyed meanwhile
-  RETURN_IF_ERROR(record.status());
-  if (record->ordinal != ordinal) return false;  // indexed again meanwhile
-  ASSIGN_OR_RETURN(const auto index, OpenIndex(*record));
+absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::Lookup::CurrentIndex(const ShardKey& key) const {
+  for (Ordinal tried = 0;;) {
+    const absl::StatusOr<ShardRecord> record = ReadRecord(key);
+    if (absl::IsNotFound(record.status())) return nullptr;  // destroyed meanwhile
+    RETURN_IF_ERROR(record.status());
+    if (record->ordinal == 0) return nullptr;  // and registered again
+    absl::StatusOr<std::shared_ptr<const ShardIndex>> index = OpenIndex(*record);
+    // An index that was replaced since the record was read is gone, and nothing is wrong.
+    if (index.ok() || record->ordinal == tried) return index;
+    tried = record->ordinal;
+  }
+}
+
+absl::StatusOr<bool> DagStore::Lookup::Holds(const ShardKey& key, const MultihashView& hash) const {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ShardIndex> index, CurrentIndex(key));
+  if (index == nullptr) return false;
   return index->Contains(hash);
 }
 
@@ -874,7 +975,9 @@ absl::StatusOr<ShardRecord> DagStore::Lookup::ReadRecord(const ShardKey& key) co
 
 absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::Lookup::OpenIndex(const ShardRecord& record) const {
   if (record.ordinal == 0) return FailedPrecondition("the shard is not indexed yet");
-  return indexes->Open(record.ordinal, record.index_bytes, record.index_checksum);
+  auto index = indexes->Open(record.ordinal, record.index_bytes, record.index_checksum);
+  if (absl::IsNotFound(index.status())) return DataLoss("{}", Message(index.status()));  // the shard is there
+  return index;
 }
 
 absl::StatusOr<ShardHoldersPage> DagStore::HoldersPage(const MultihashView& hash, const Cid* root,
@@ -883,35 +986,50 @@ absl::StatusOr<ShardHoldersPage> DagStore::HoldersPage(const MultihashView& hash
   RETURN_IF_ERROR(AwaitLookups(options.deadline));
   const Lookup& lookup = core_->lookup;
   const size_t most = std::min(options.shards_max, kHoldersPageMax);
-  std::vector<Ordinal> blocks;
-  RETURN_IF_ERROR(lookup.FindCandidatePage(hash, options.after, most, blocks));
+  std::vector<Ordinal> blocks, all;
   RootsPage roots;
-  if (root != nullptr) {
-    ASSIGN_OR_RETURN(roots, dagstore::ShardsWithRoot(*lookup.kv, *root, options.after, most));
-  }
-  // What lies beyond the end of a full page is not known yet.
-  Ordinal end = UINT32_MAX;
-  if (blocks.size() == most) end = blocks.back();
-  if (roots.next_after != 0) end = std::min(end, roots.next_after);
-  std::vector<Ordinal> all;
-  std::set_union(blocks.begin(), blocks.end(), roots.ordinals.begin(), roots.ordinals.end(), std::back_inserter(all));
+  Ordinal end = UINT32_MAX;  // what lies beyond the end of a full page is not known yet
+  struct Live {
+    Ordinal ordinal;
+    ShardKey key;
+  };
+  std::vector<Live> live;  // named at once: looking into them takes long, and meanwhile they are indexed again
+  RETURN_IF_ERROR(lookup.LookSteadily([&]() -> absl::StatusOr<bool> {
+    RETURN_IF_ERROR(lookup.FindCandidatePage(hash, options.after, most, blocks));
+    if (root != nullptr) {
+      ASSIGN_OR_RETURN(roots, dagstore::ShardsWithRoot(*lookup.kv, *root, options.after, most));
+    }
+    end = blocks.size() == most ? blocks.back() : UINT32_MAX;
+    if (roots.next_after != 0) end = std::min(end, roots.next_after);
+    all.clear();
+    std::set_union(blocks.begin(), blocks.end(), roots.ordinals.begin(), roots.ordinals.end(),
+                   std::back_inserter(all));
+    const bool shortened = all.size() > most;
+    if (shortened) all.resize(most);
+    while (!all.empty() && all.back() > end) all.pop_back();
+    if (shortened && !all.empty()) end = std::min(end, all.back());
+    live.clear();
+    for (const Ordinal ordinal : all) {
+      if (auto key = core_->directory.KeyOf(ordinal)) live.push_back({ordinal, *std::move(key)});
+    }
+    return live.size() != all.size();
+  }));
   ShardHoldersPage page;
-  size_t taken = 0;
-  for (const Ordinal ordinal : all) {
-    if (ordinal > end || taken == most) break;
-    ++taken;
-    page.next_after = ordinal;
+  page.next_after = end == UINT32_MAX ? 0 : end;
+  for (Live& shard : live) {
     RETURN_IF_ERROR(core_->CheckDeadline(options));
-    const std::optional<ShardKey> key = core_->directory.KeyOf(ordinal);
-    if (!key.has_value()) continue;
-    ShardHolder holder{*key};
-    holder.root = std::binary_search(roots.ordinals.begin(), roots.ordinals.end(), ordinal);
-    if (std::binary_search(blocks.begin(), blocks.end(), ordinal)) {
-      ASSIGN_OR_RETURN(holder.block, lookup.Holds(*key, ordinal, hash));
+    ShardHolder holder{std::move(shard.key)};
+    holder.root = std::binary_search(roots.ordinals.begin(), roots.ordinals.end(), shard.ordinal);
+    if (std::binary_search(blocks.begin(), blocks.end(), shard.ordinal)) {
+      const absl::StatusOr<bool> holds = lookup.Holds(holder.key, hash);
+      if (holds.ok()) {
+        holder.block = *holds;
+      } else {
+        page.unread.push_back({holder.key, holds.status()});
+      }
     }
     if (holder.block || holder.root) page.shards.push_back(std::move(holder));
   }
-  if (taken == all.size() && end == UINT32_MAX) page.next_after = 0;
   std::sort(page.shards.begin(), page.shards.end(),
             [](const ShardHolder& a, const ShardHolder& b) { return a.key < b.key; });
   return page;
@@ -932,13 +1050,16 @@ absl::StatusOr<std::vector<ShardKey>> DagStore::ShardsContainingMultihash(const 
   std::vector<ShardKey> keys;
   FindShardsOptions find;
   static_cast<RequestOptions&>(find) = options;
+  absl::Status unread;
   do {
     find.shards_max = shards_max - keys.size();
     if (find.shards_max == 0) break;
     ASSIGN_OR_RETURN(ShardHoldersPage page, HoldersPage(hash, nullptr, find));
     for (ShardHolder& holder : page.shards) keys.push_back(std::move(holder.key));
+    if (unread.ok() && !page.unread.empty()) unread = page.unread.front().error;
     find.after = page.next_after;
   } while (find.after != 0);
+  if (keys.empty()) RETURN_IF_ERROR(unread);
   std::sort(keys.begin(), keys.end());
   keys.erase(std::unique(keys.begin(), keys.end()), keys.end());  // indexed again between two pages
   return keys;
@@ -1146,8 +1267,9 @@ absl::StatusOr<GcResult> DagStore::Core::Gc(const GcOptions& gc, const SpanConte
 }
 
 absl::Status DagStore::FetchWhole(const ShardKey& key, const WorkContext& work) {
-  ASSIGN_OR_RETURN(const Accessor accessor, AcquireShardSync(key));
-  return accessor.source().MakeWhole(work);
+  ASSIGN_OR_RETURN(const Accessor accessor, AcquireShardFor(key, work));
+  const absl::Status status = accessor.source().MakeWhole(work);
+  return absl::IsNotFound(status) ? Unavailable("{}", Message(status)) : status;  // the shard is there
 }
 
 std::vector<FailureEvent> DagStore::FailureLog(size_t events_max) const { return core_->failures.Last(events_max); }
@@ -1174,6 +1296,7 @@ namespace {
 // With the next batch of the loop, unless the deadline passes before it gets there.
 absl::Status StoreBeside(const std::shared_ptr<TaskQueues>& queues, const ShardKey& key, KvBatch batch,
                          const TaskMeta& meta) {
+  RETURN_IF_ERROR(CheckKvBatch(batch));  // a commit that is refused would end all that is stored with it
   const Channel<ShardResult> out(1);
   Request request(meta);
   request.inspect = [key, meta, batch = std::move(batch), slot = *out.Reserve()](Engine& e) mutable {

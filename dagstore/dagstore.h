@@ -9,6 +9,7 @@
 // Answers leave after the synced commit they rest on. What is acknowledged survives a crash.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -83,8 +84,13 @@ struct ShardHolder {
   bool block = false;  // its index has the block
   bool root = false;   // its CAR header names it as a root
 };
+struct UnreadShard {
+  ShardKey key = {};
+  absl::Status error = {};
+};
 struct ShardHoldersPage {
   std::vector<ShardHolder> shards = {};  // by key; pages follow each other in the order in which shards were indexed
+  std::vector<UnreadShard> unread = {};  // may have the block, but their record or index cannot be read now
   Ordinal next_after = 0;                // 0: this was the last
 };
 
@@ -154,6 +160,10 @@ class DagStore {
                                  const std::stop_token& stop = {});
   absl::StatusOr<Accessor> AcquireShardSync(const ShardKey& key, const AcquireOptions& options = {},
                                             const std::stop_token& stop = {});
+  // The same for work that is told by a flag when to give up: looked at 50 times a second.
+  absl::StatusOr<Accessor> AcquireShardFor(const ShardKey& key, const WorkContext& work);
+  // Waits for the end of a destruction that is under way, and begins none. OK if there is none.
+  absl::Status AwaitDestroyed(const ShardKey& key, const WorkContext& work = {});
   // NotFound.
   absl::StatusOr<ShardRef> Resolve(const ShardKey& key);
   absl::Status DestroyShardSync(ShardKey key, const DestroyOptions& options = {}, const std::stop_token& stop = {});
@@ -163,7 +173,8 @@ class DagStore {
   // NotFound; Unavailable if its record cannot be read now.
   absl::StatusOr<ShardInfo> GetShardInfo(const ShardKey& key, const RequestOptions& options = {}) const;
   absl::StatusOr<ShardPage> ListShards(const ListShardsOptions& options = {}) const;
-  // Exact: every candidate of the top-level index is looked up in its shard index. Sorted; at most `shards_max`.
+  // Exact: every candidate of the top-level index is looked up in its shard index. Sorted; at most `shards_max`. One
+  // whose index cannot be read is left out (the page below names it), unless nothing else is found: then its error.
   absl::StatusOr<std::vector<ShardKey>> ShardsContainingMultihash(const MultihashView& hash, size_t shards_max = 1000,
                                                                   const RequestOptions& options = {}) const;
   // The same in pages, for a block that any number of shards may hold: memory is bounded by `shards_max`. A page may be
@@ -237,6 +248,8 @@ struct DagStore::Lookup {
   SipKey fingerprint_secret = {};
 
   std::function<absl::Status()> heal = {};  // makes damaged parts of the top-level index again; may take long
+  const std::atomic<bool>* incomplete = nullptr;  // that broke off
+  bool NeedsHealing(const absl::Status& found) const { return absl::IsDataLoss(found) || incomplete->load(); }
 
   // The live shards that may hold each multihash, `candidates_max` of them if there are more: `visit(index into hashes,
   // ordinal, key)`. If a run of the top-level index turns out damaged it is made again from the shard indexes first, so
@@ -246,11 +259,16 @@ struct DagStore::Lookup {
   // A page of ordinals that may hold it, as TopIndex::FindPage; healed likewise.
   absl::Status FindCandidatePage(const MultihashView& hash, Ordinal after, size_t ordinals_max,
                                  std::vector<Ordinal>& page) const;
-  // Whether the index of that ordinal is still the shard's, and has the multihash.
-  absl::StatusOr<bool> Holds(const ShardKey& key, Ordinal ordinal, const MultihashView& hash) const;
+  // Calls `look`, which says whether it met an ordinal that is dead, again while others died beside it: their shards
+  // may have been indexed again in between, and be alive under an ordinal that came too late to be seen.
+  absl::Status LookSteadily(absl::FunctionRef<absl::StatusOr<bool>()> look) const;
+  // Whether the shard has the multihash, by the index that it has now.
+  absl::StatusOr<bool> Holds(const ShardKey& key, const MultihashView& hash) const;
+  // Null if there is no such shard (any more), or it has none.
+  absl::StatusOr<std::shared_ptr<const ShardIndex>> CurrentIndex(const ShardKey& key) const;
   // NotFound, DataLoss.
   absl::StatusOr<ShardRecord> ReadRecord(const ShardKey& key) const;
-  // The index a record names.
+  // The index a record names. DataLoss, also if it is gone.
   absl::StatusOr<std::shared_ptr<const ShardIndex>> OpenIndex(const ShardRecord& record) const;
 };
 

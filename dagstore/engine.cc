@@ -193,7 +193,7 @@ bool Engine::Turn() {
     if (took > kSlowTurn) ++stats_.turns_over_5ms;
   }
   return !internal_.empty() || !completions_.empty() || !requests_.empty() || seams_.queues->HasWork() ||
-         (!committing_ && !batch_.empty());
+         (!committing_ && (!batch_.empty() || !full_.empty()));
 }
 
 Deadline Engine::NextTimer() const {
@@ -253,6 +253,13 @@ void Engine::RunRequest(Request request) {
     slot.lazy = request.registration->lazy;
     ++stats_.shards_by_state[static_cast<size_t>(slot.state)];
     cause.fresh = true;
+  }
+  if (request.begins_nothing && shards_[index].state != ShardState::kDestroying) {
+    ShardResult result;
+    result.key = std::move(request.key);
+    result.ticket = request.meta.ticket;
+    SendAnswer(std::move(cause.reply), std::move(result), kNothingPending);
+    return;
   }
   if (request.op == ShardOp::kAcquire) ++stats_.acquires;
   Step(index, request.op, cause);
@@ -390,6 +397,7 @@ void Engine::JobDone(Completion& done) {
 // A job made or removed a local copy: the record says so. The state does not change, so there is no row for it.
 void Engine::StoreCopy(uint32_t index, JobResult& result) {
   if (!result.record.has_value() || !store_error_.ok() || Mutant(kMutantCopyNotStored)) return;
+  MakeRoomInBatch(0);
   Slot& slot = shards_[index];
   batch_.Put(KvTable::kRecords, std::string(slot.key()), EncodeRecord(*result.record));
   slot.has_copy = result.record->copy.has_value();
@@ -467,7 +475,8 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   --stats_.shards_by_state[static_cast<size_t>(from)];
   ++stats_.shards_by_state[static_cast<size_t>(row.next)];
   slot.state = row.next;
-  if (op == ShardOp::kFail || op == ShardOp::kRecover || (op == ShardOp::kAcquire && from == ShardState::kErrored)) {
+  // Used up by an attempt that ends; one that was stopped, or met a limit of ours, was none.
+  if ((op == ShardOp::kFail && !facts.transient_error) || op == ShardOp::kMakeAvailable) {
     slot.recover_on_acquire = false;
   }
   if (row.next == ShardState::kErrored && from != ShardState::kErrored) {
@@ -586,6 +595,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
     if (row.op == ShardOp::kMakeAvailable) Discard(slot.key(), cause.ordinal, cause.meta, CopyMadeBy(*cause.result));
     return;
   }
+  MakeRoomInBatch(cause.result != nullptr ? cause.result->batch.bytes() : 0);
   std::string key(slot.key());
   if ((row.effects & kPersistDestroying) != 0) {
     if (!Mutant(kMutantDestroyingNotStored)) batch_.Put(KvTable::kDestroying, std::move(key), {});
@@ -969,6 +979,7 @@ void Engine::StartJob(JobSpec job, const SpanContext& initiator, uint64_t rests_
   auto running = std::make_unique<Job>(job.meta);
   running->kind = job.kind;
   running->id = job.id;
+  running->ordinal = job.ordinal;
   running->key = job.key;
   running->control = job.control;
   running->started = seams_.clock->Now();
@@ -1011,7 +1022,9 @@ void Engine::QueueInitializeJob(uint32_t index, const TaskMeta& meta) {
 }
 
 void Engine::StartBacklog() {
-  while (!backlog_.empty() && (jobs_running_ < options_.jobs_running_max || Mutant(kMutantJobsUnlimited))) {
+  // Results that cannot be stored yet lie in memory: no more of them while a full batch waits for another.
+  while (!backlog_.empty() && full_.empty() &&
+         (jobs_running_ < options_.jobs_running_max || Mutant(kMutantJobsUnlimited))) {
     const Waiting next = backlog_.front();
     backlog_.pop_front();
     if (!shards_.Lives(next.slot, next.incarnation)) continue;
@@ -1041,8 +1054,8 @@ void Engine::StartBacklog() {
     uint64_t rests_on = active.pending;
     if (!store_error_.ok()) {
       rests_on = kNeverDurable;  // what it makes could not be stored, and its ordinal may not be reserved
-    } else if (ordinal >= ordinals_durable_) {
-      rests_on = std::max(rests_on, ordinal < in_flight_.ordinals_reserved ? batch_sequence_ - 1 : batch_sequence_);
+    } else {
+      rests_on = std::max(rests_on, ReservationOf(ordinal));
     }
     JobSpec job = NewJob(next.slot, JobKind::kInitialize, next.meta);
     job.old_ordinal = slot.ordinal;
@@ -1298,8 +1311,8 @@ uint64_t Engine::ReferencesOut() const {
 
 bool Engine::Idle() const {
   return internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
-         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() && parked_.empty() &&
-         answers_out_.empty() && seams_.queues->Empty();
+         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() &&
+         full_.empty() && parked_.empty() && answers_out_.empty() && seams_.queues->Empty();
 }
 
 bool Engine::Finished() const {
@@ -1316,8 +1329,25 @@ uint64_t Engine::PendingOf(const Slot& slot) const {
 Engine::Gate* Engine::GateFor(uint64_t rests_on) {
   if (rests_on <= durable_) return nullptr;
   if (rests_on == batch_sequence_) return &gathering_;
-  DAGSTORE_CHECK(committing_);
+  if (!full_.empty() && rests_on >= full_.front().sequence) return &full_[rests_on - full_.front().sequence].gate;
+  DAGSTORE_CHECK(committing_ && rests_on == in_flight_sequence_);
   return &in_flight_;
+}
+
+// What is gathered while a commit takes long must not grow until the database refuses it.
+void Engine::MakeRoomInBatch(uint64_t bytes) {
+  if (batch_.empty() || batch_.bytes() + bytes <= options_.commit_batch_bytes) return;
+  full_.push_back({batch_sequence_, std::exchange(batch_, {}), std::exchange(gathering_, {})});
+  ++batch_sequence_;
+}
+
+uint64_t Engine::ReservationOf(Ordinal ordinal) const {
+  if (ordinal < ordinals_durable_) return kNothingPending;
+  if (committing_ && ordinal < in_flight_.ordinals_reserved) return in_flight_sequence_;
+  for (const FullBatch& full : full_) {
+    if (ordinal < full.gate.ordinals_reserved) return full.sequence;
+  }
+  return batch_sequence_;
 }
 
 void Engine::SendAnswer(Reply reply, ShardResult result, uint64_t rests_on) {
@@ -1361,24 +1391,30 @@ void Engine::DeliverAnswers() {
 }
 
 void Engine::SendBatch(bool idle) {
-  if (committing_ || batch_.empty()) return;
-  if (gathering_.changes < gather_target_ && gather_looks_ > 0) {
-    if (idle) --gather_looks_;
-    return;
+  if (committing_ || (batch_.empty() && full_.empty())) return;
+  if (full_.empty()) {
+    if (gathering_.changes < gather_target_ && gather_looks_ > 0) {
+      if (idle) --gather_looks_;
+      return;
+    }
+    full_.push_back({batch_sequence_, std::exchange(batch_, {}), std::exchange(gathering_, {})});
+    ++batch_sequence_;
   }
+  FullBatch next = std::move(full_.front());
+  full_.pop_front();
   gather_target_ = 0;
   committing_ = true;
   ++stats_.commits;
-  stats_.changes_committed += gathering_.changes;
-  stats_.batch_changes.Add(gathering_.changes);
+  stats_.changes_committed += next.gate.changes;
+  stats_.batch_changes.Add(next.gate.changes);
   commit_started_ = seams_.clock->Now();
-  in_flight_ = std::exchange(gathering_, {});
-  seams_.commits->Commit(batch_sequence_, std::exchange(batch_, {}));
-  ++batch_sequence_;
+  in_flight_ = std::move(next.gate);
+  in_flight_sequence_ = next.sequence;
+  seams_.commits->Commit(next.sequence, std::move(next.batch));
 }
 
 void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
-  DAGSTORE_CHECK(committing_ && sequence + 1 == batch_sequence_);
+  DAGSTORE_CHECK(committing_ && sequence == in_flight_sequence_);
   committing_ = false;
   stats_.commit_time.AddNanos(seams_.clock->Now() - commit_started_);
   if (status.ok() || Mutant(kMutantCommitErrorIgnored)) {
@@ -1394,7 +1430,11 @@ void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
   store_error_ = status;
   Log(LogLevel::kError, {}, fmt::format("a commit failed, the store is read-only from now on: {}", ToString(status)));
   batch_ = {};
-  Gate gates[] = {std::exchange(in_flight_, {}), std::exchange(gathering_, {})};
+  std::vector<Gate> gates;
+  gates.push_back(std::exchange(in_flight_, {}));
+  for (FullBatch& full : full_) gates.push_back(std::move(full.gate));
+  full_.clear();
+  gates.push_back(std::exchange(gathering_, {}));
   for (Gate& gate : gates) {
     for (uint32_t index : gate.touched) {
       if (ActiveShard* active = ActiveOf(shards_[index])) active->pending = kNeverDurable;
@@ -1410,17 +1450,20 @@ void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
 
 void Engine::Open(Gate gate) {
   ordinals_durable_ = std::max(ordinals_durable_, gate.ordinals_reserved);
+  // All that is new before anything old dies: a lookup beside this finds a shard by the one or by the other.
+  for (const Publication& publication : gate.publications) {
+    if (shards_.Lives(publication.slot, publication.incarnation) &&
+        shards_[publication.slot].ordinal == publication.ordinal &&
+        shards_[publication.slot].state != ShardState::kDestroying) {
+      seams_.directory->Set(publication.ordinal, shards_[publication.slot].key());
+    }
+  }
   for (Publication& publication : gate.publications) {
     if (publication.old_ordinal != 0) seams_.directory->Clear(publication.old_ordinal);
     // The slot lives: to be erased it needs a job that rests on this batch.
     if ((publication.old_ordinal != 0 || !publication.old_copy.empty()) && !Mutant(kMutantOldIndexKept)) {
       Discard(shards_[publication.slot].key(), publication.old_ordinal, publication.meta,
               std::move(publication.old_copy));
-    }
-    if (shards_.Lives(publication.slot, publication.incarnation) &&
-        shards_[publication.slot].ordinal == publication.ordinal &&
-        shards_[publication.slot].state != ShardState::kDestroying) {
-      seams_.directory->Set(publication.ordinal, shards_[publication.slot].key());
     }
   }
   for (uint32_t index : gate.touched) {
@@ -1576,9 +1619,22 @@ void Engine::StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& m
     SendAnswer(std::move(reply), std::move(result), kNeverDurable);
     return;
   }
+  MakeRoomInBatch(changes.bytes());
   batch_.Append(std::move(changes));
   ++gathering_.changes;
   SendAnswer(std::move(reply), std::move(result), batch_sequence_);
+}
+
+bool Engine::MayPublish(Ordinal ordinal) const {
+  const auto in = [ordinal](const Gate& gate) {
+    return std::any_of(gate.publications.begin(), gate.publications.end(),
+                       [ordinal](const Publication& publication) { return publication.ordinal == ordinal; });
+  };
+  return in(in_flight_) || in(gathering_) ||
+         std::any_of(full_.begin(), full_.end(), [&](const FullBatch& full) { return in(full.gate); }) ||
+         std::any_of(jobs_.begin(), jobs_.end(), [ordinal](const auto& job) {
+           return job.second->kind == JobKind::kInitialize && job.second->ordinal == ordinal;
+         });
 }
 
 void Engine::ReportDamage(const ShardKey& key, Ordinal ordinal, absl::Status status, Damage damage) {

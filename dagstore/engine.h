@@ -166,6 +166,8 @@ class Engine {
   // NotFound if there is no such shard, or it is being destroyed.
   void StoreBeside(const ShardKey& key, KvBatch changes, const TaskMeta& meta, Reply reply)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Whether the index of this process with that ordinal may still become the index of a shard.
+  bool MayPublish(Ordinal ordinal) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Somebody who reads without an accessor found the index `ordinal` of a shard damaged.
   void ReportDamage(const ShardKey& key, Ordinal ordinal, absl::Status status, Damage damage)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
@@ -204,6 +206,7 @@ class Engine {
 
     JobKind kind = JobKind::kInitialize;
     uint64_t id = 0;
+    Ordinal ordinal = 0;  // of the index that it makes or uses
     ShardKey key = {};
     std::shared_ptr<JobControl> control = {};
     bool stoppable = false;  // the last waiter who leaves stops it; false: the store wants it itself
@@ -270,6 +273,12 @@ class Engine {
     std::vector<uint32_t> touched = {};  // active slots whose state rests on it
     Ordinal ordinals_reserved = 0;       // if it reserves some: up to here
     uint64_t changes = 0;
+  };
+
+  struct FullBatch {
+    uint64_t sequence = 0;
+    KvBatch batch = {};
+    Gate gate = {};
   };
 
   struct Cause {
@@ -375,6 +384,10 @@ class Engine {
   void DeliverAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Null if nothing needs to wait.
   Gate* GateFor(uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // `bytes` more are about to be gathered, in one step.
+  void MakeRoomInBatch(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // The batch that reserves it; kNothingPending: a durable one.
+  uint64_t ReservationOf(Ordinal ordinal) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void SendBatch(bool idle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Open(Gate gate) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   uint64_t PendingOf(const Slot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
@@ -437,6 +450,8 @@ class Engine {
   Gate gathering_ ABSL_GUARDED_BY(loop_);
   bool committing_ ABSL_GUARDED_BY(loop_) = false;
   Gate in_flight_ ABSL_GUARDED_BY(loop_);
+  uint64_t in_flight_sequence_ ABSL_GUARDED_BY(loop_) = 0;
+  std::deque<FullBatch> full_ ABSL_GUARDED_BY(loop_);  // behind it, in order; `batch_` comes after them
   // After a commit its callers come back with their next requests: worth a few looks before the next batch goes.
   uint64_t gather_target_ ABSL_GUARDED_BY(loop_) = 0;  // changes to wait for
   int gather_looks_ ABSL_GUARDED_BY(loop_) = 0;        // turns without a task that are left

@@ -54,9 +54,9 @@ class Fsck {
     for (; cursor->Valid(); cursor->Next()) keys.emplace_back(cursor->key());
     RETURN_IF_ERROR(cursor->status());
     for (const ShardKey& key : keys) {
+      const absl::Status status = store_.AwaitDestroyed(key, work_);
       RETURN_IF_ERROR(work_.Check());
-      const absl::Status status = store_.DestroyShardSync(key);
-      if (!status.ok() && !absl::IsNotFound(status)) Report(FsckPart::kDestroying, key, status);
+      if (!status.ok()) Report(FsckPart::kDestroying, key, status);
     }
     return absl::OkStatus();
   }

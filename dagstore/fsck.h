@@ -1,7 +1,7 @@
 // Fsck: checks that everything a repository knows fits together. Reads records, indexes, the
 // top-level index, roots and manifests; not the CAR files, which are for scrub.h.
 //
-// Changes nothing, with one exception: shards whose destruction was under way are waited for.
+// Changes nothing. Shards whose destruction is under way are waited for.
 // Threads: Worker thread. Others may use the store meanwhile; a shard that changes under its check
 // is passed over.
 #pragma once

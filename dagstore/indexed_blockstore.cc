@@ -47,7 +47,7 @@ class IndexedBlockstore::Cache {
       }
       ++stats_.cache_misses;
     }
-    ASSIGN_OR_RETURN(Accessor opened, store_.AcquireShardSync(key));
+    ASSIGN_OR_RETURN(Accessor opened, store_.AcquireShardFor(key, options_.work));
     auto accessor = std::make_shared<const Accessor>(std::move(opened));
     const Ordinal actual = accessor->shard()->ordinal;
     MutexLock lock(mu_);
@@ -157,9 +157,9 @@ absl::StatusOr<std::optional<IndexEntry>> IndexedBlockstore::FindEntry(const Cid
         ASSIGN_OR_RETURN(const auto accessor, cache_->Get(candidate.key, candidate.ordinal));
         index = accessor->shard()->index;
       } else {
-        ASSIGN_OR_RETURN(const ShardRecord record, lookup.ReadRecord(candidate.key));
-        ASSIGN_OR_RETURN(index, lookup.OpenIndex(record));
+        ASSIGN_OR_RETURN(index, lookup.CurrentIndex(candidate.key));
       }
+      if (index == nullptr) return std::nullopt;
       if (inferred != nullptr) *inferred = IsInferred(index->summary());
       std::optional<IndexEntry> first;
       RETURN_IF_ERROR(index->Find(cid.hash, [&](const IndexEntry& e) {
@@ -169,11 +169,8 @@ absl::StatusOr<std::optional<IndexEntry>> IndexedBlockstore::FindEntry(const Cid
                       }).status());
       return first;
     }();
-    if (!entry.ok()) {
-      error = entry.status();
-    } else if (entry->has_value()) {
-      return entry;
-    }
+    if (entry.ok() && entry->has_value()) return entry;
+    if (!entry.ok() && !absl::IsNotFound(entry.status())) error = entry.status();  // NotFound: destroyed meanwhile
   }
   RETURN_IF_ERROR(error);
   return std::optional<IndexEntry>();
@@ -239,9 +236,10 @@ absl::Status IndexedBlockstore::AskShards(const CidView& cid, ReadFromShard read
   ASSIGN_OR_RETURN(const std::vector<ShardCandidate> candidates, Candidates(cid));
   absl::Status error = absl::OkStatus();
   for (const ShardCandidate& candidate : candidates) {
+    RETURN_IF_ERROR(options_.work.Check());
     const auto accessor = cache_->Get(candidate.key, candidate.ordinal);
     if (!accessor.ok()) {
-      error = accessor.status();
+      if (!absl::IsNotFound(accessor.status())) error = accessor.status();  // NotFound: destroyed meanwhile
       continue;
     }
     bool index_damaged = false;

@@ -33,6 +33,7 @@ struct IndexedBlockstoreOptions {
   absl::Duration accessor_ttl = absl::Seconds(30);  // idle accessors are released after this, at the next call
   ShardSelector selector = {};                      // empty: cached first, those that served bad blocks last
   size_t candidates_max = 64;                       // shards asked for one block, so that a popular one costs no more
+  WorkContext work = {};                            // of every call: when it is to give up opening shards
 };
 
 struct IndexedBlockstoreStats {

@@ -94,6 +94,8 @@ JobResult JobExecutor::Run(const JobSpec& job) {
       result.status = Discard(job);
       break;
   }
+  // A source, a copy, a file: to those who wait NotFound would mean that there is no such shard.
+  if (absl::IsNotFound(result.status)) result.status = FailedPrecondition("{}", Message(result.status));
   return result;
 }
 

@@ -97,15 +97,12 @@ class PooledJobRunner final : public JobRunner {
   void Start(JobSpec job) override;
   void DropLater(std::shared_ptr<const OpenShard> shard) override;
 
- private:
-  WorkerPool& PoolOf(JobKind kind);
-
- public:
   // Fetches ahead of readers and makes copies whole.
   void PostFetch(absl::AnyInvocable<void()> work) { fetch_.Post(std::move(work)); }
   StandIns& fetch_stand_ins() { return fetch_; }
 
  private:
+  WorkerPool& PoolOf(JobKind kind);
 
   JobExecutor& executor_;
   const std::shared_ptr<TaskQueues> queues_;

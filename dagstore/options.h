@@ -69,6 +69,9 @@ struct Options {
   size_t requests_max = 1 << 16;
   // Tasks of one turn of the loop; then I/O and timers have theirs.
   size_t turn_tasks_max = 1024;
+  // What is to be stored gathers while a commit is under way. A batch that has grown to this waits as it is, and until
+  // it is taken no more CARs are indexed. The database takes at most 256 MiB at once.
+  uint64_t commit_batch_bytes = 64 << 20;
   // Completions handled before one waiting request is, so that neither starves.
   size_t completions_per_request = 16;
   // Jobs handed to the workers at a time; more wait in the engine at 8 bytes each.

@@ -39,6 +39,7 @@ struct Reply {
 struct Request {
   ShardOp op = ShardOp::kAcquire;
   bool stop = false;  // not an op: end the ticket in `meta`
+  bool begins_nothing = false;  // Destroy: to hear of the end of one that is under way
   ShardKey key = {};
   TaskMeta meta;
   Reply reply = {};

@@ -73,6 +73,7 @@ void Directory::Clear(Ordinal ordinal) {
   entry = {};
   --alive_;
   if (--chunks_[at]->alive == 0) chunks_[at].reset();
+  deaths_.fetch_add(1, std::memory_order_release);
 }
 
 void Directory::Reserve(size_t ordinals) {

@@ -7,6 +7,7 @@
 #include <absl/base/thread_annotations.h>
 #include <absl/container/flat_hash_set.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -99,6 +100,9 @@ class Directory {
   std::optional<ShardKey> KeyOf(Ordinal ordinal) const;
   bool IsAlive(Ordinal ordinal) const;
   size_t alive() const;
+  // How many have died so far. What replaces one is set before: who looked from when this was read, and finds it
+  // unchanged, has missed no shard.
+  uint64_t deaths() const { return deaths_.load(std::memory_order_acquire); }
 
  private:
   struct Entry {
@@ -115,6 +119,7 @@ class Directory {
   };
   std::vector<std::unique_ptr<Chunk>> chunks_ ABSL_GUARDED_BY(mu_);
   size_t alive_ ABSL_GUARDED_BY(mu_) = 0;
+  std::atomic<uint64_t> deaths_{0};
 };
 
 }  // namespace dagstore

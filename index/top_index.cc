@@ -716,7 +716,12 @@ absl::Status PackedTopIndex::Install(const std::vector<RunPtr>& added, const std
   const MutexLock lock(mutex_);
   runs_ = std::move(runs);
   retired_.insert(retired_.end(), removed.begin(), removed.end());
-  if (flushed != nullptr) frozen_ = nullptr;
+  if (flushed != nullptr) {  // told at once: who freezes another table next waits for that one
+    frozen_ = nullptr;
+    write_error_ = absl::OkStatus();
+    ++write_attempts_;
+    written_.NotifyAll();
+  }
   Publish();
   return absl::OkStatus();
 }
@@ -791,7 +796,10 @@ void PackedTopIndex::WriteFrozen() {
   std::vector<RunPtr> added;
   if (status.ok() && *run != nullptr) added.push_back(*std::move(run));
   if (status.ok()) status = Install(added, {}, buffer.get());
-  if (status.ok()) ++flushes_;
+  if (status.ok()) {
+    ++flushes_;
+    return;
+  }
   const MutexLock lock(mutex_);
   write_error_ = std::move(status);
   ++write_attempts_;

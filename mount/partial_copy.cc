@@ -63,9 +63,8 @@ class PartialCopy::Reader final : public RandomReader {
     work.clock = copy_->context_->clock;
     work.deadline = Deadline::After(*work.clock, copy_->context_->limits.read_timeout);
     absl::StatusOr<size_t> n = copy_->ReadSome(copy_, handle_, offset, size, out, work);
-    // To a reader NotFound would mean that there is no such block, and his own deadline is another.
-    if (absl::IsNotFound(n.status()) || absl::IsDeadlineExceeded(n.status()))
-      return Unavailable("{}", Message(n.status()));
+    // The deadline of a reader is another.
+    if (absl::IsDeadlineExceeded(n.status())) return Unavailable("{}", Message(n.status()));
     return n;
   }
   void WillRead(std::span<const ByteRange> ranges) const override {

@@ -135,6 +135,12 @@ absl::StatusOr<RecordHead> DecodeRecordHead(Span bytes) {
   return head;
 }
 
+absl::Status ShardRecord::Cause() const {
+  const auto code = static_cast<absl::StatusCode>(error_code);
+  // As older programs stored a source that is gone.
+  return MakeStatus(code == absl::StatusCode::kNotFound ? absl::StatusCode::kFailedPrecondition : code, error);
+}
+
 absl::StatusOr<ShardRecord> DecodeRecord(Span bytes) {
   ASSIGN_OR_RETURN(const Span body, CheckEnvelope(bytes));
   ASSIGN_OR_RETURN(const RecordHead head, DecodeRecordHead(bytes));

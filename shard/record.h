@@ -54,6 +54,8 @@ struct ShardRecord {
   // Built again from the bytes once a whole copy is there.
   bool inferred_index = false;
 
+  // Why it is Errored. Never NotFound, which would say that there is no such shard (base/status.h).
+  absl::Status Cause() const;
   // The name of the copy that is ours; empty if there is none.
   std::string OwnCopy() const { return copy.has_value() && copy->owned ? copy->name : std::string(); }
 

@@ -1256,6 +1256,84 @@ TEST_CASE("engine: a shard errored before a restart is recovered by an acquirer 
   CHECK_EQ(world.jobs.held().size(), 0);
 }
 
+TEST_CASE("engine: an attempt to recover that its caller stopped does not use up the one that a restart allows") {
+  for (const absl::Status& end : {Cancelled("stopped"), ResourceExhausted("no descriptors")}) {
+    Options options;
+    options.recover_on_start = RecoverOnStart::kOnAcquire;
+    EngineWorld world(options);
+    world.engine.AssertLoop();
+    ShardRecord record;
+    record.state = ShardState::kErrored;
+    KvBatch batch;
+    batch.Put(KvTable::kRecords, "k", EncodeRecord(record));
+    REQUIRE_STATUS_OK(world.kv->Commit(batch, true));
+    RecordHead head;
+    head.state = ShardState::kErrored;
+    world.engine.Restore("k", head);
+    world.engine.RestoreError("k", DataLoss("was torn"), 1);
+    const Ticket first = world.Acquire("k");
+    world.Settle();
+    if (absl::IsCancelled(end)) world.Stop(first);
+    world.Settle();
+    world.Finish(JobKind::kInitialize, end);
+    world.Settle();
+    CHECK_FALSE(world.Answer(first).status.ok());
+    const Ticket second = world.Acquire("k");
+    world.Settle();
+    REQUIRE_EQ(world.jobs.Count(JobKind::kInitialize), 1);
+    while (world.jobs.Count(JobKind::kDiscard) != 0) world.Finish(JobKind::kDiscard);
+    world.Finish(JobKind::kInitialize, DataLoss("still torn"));
+    world.Settle();
+    CHECK_CODE(world.Answer(second).status, kDataLoss);
+    while (world.jobs.Count(JobKind::kDiscard) != 0) world.Finish(JobKind::kDiscard);
+    const Ticket third = world.Acquire("k");  // that attempt was one
+    world.Settle();
+    CHECK_CODE(world.Answer(third).status, kDataLoss);
+    CHECK_EQ(world.jobs.Count(JobKind::kInitialize), 0);
+  }
+}
+
+TEST_CASE("engine: results that come during a slow commit are stored in batches that the database takes") {
+  Options options;
+  options.commit_batch_bytes = 4096;
+  options.jobs_running_max = 8;
+  EngineWorld world(options);
+  std::vector<Ticket> tickets;
+  for (int i = 0; i < 20; ++i) tickets.push_back(world.Register(std::to_string(i)));
+  world.Run();
+  while (world.jobs.Count(JobKind::kInitialize) < 8) {
+    REQUIRE(world.commits.holds());
+    world.commits.Finish();
+    world.Run();
+  }
+  // One result is being stored, the others come meanwhile.
+  const auto finish = [&world] {
+    JobSpec job = world.jobs.Take(world.jobs.Find(JobKind::kInitialize));
+    JobResult result = world.ResultOf(job, absl::OkStatus());
+    result.batch.Put(KvTable::kRoots, "root of " + job.key.bytes(), std::string(1500, 'x'));
+    world.jobs.Report(job, std::move(result));
+    world.Run();
+  };
+  for (int i = 0; i < 8; ++i) finish();
+  REQUIRE(world.commits.holds());
+  CHECK_EQ(world.jobs.Count(JobKind::kInitialize), 3);  // begun before the first batch was full, and none since
+  size_t batches = 0;
+  for (; world.commits.holds(); ++batches) {
+    CHECK(world.commits.batch().bytes() <= 4096 + 1500);
+    world.commits.Finish();
+    world.Run();
+    while (world.jobs.Count(JobKind::kInitialize) != 0) finish();
+  }
+  CHECK(batches >= 20 / 3);
+  for (size_t i = 0; i < tickets.size(); ++i) {
+    CHECK_STATUS_OK(world.Answer(tickets[i]).status);
+    CHECK_EQ(world.State(std::to_string(i)), "Available");
+    CHECK_EQ(world.StoredRecord(std::to_string(i))->state, ShardState::kAvailable);
+    CHECK(world.directory.KeyOf(world.StoredRecord(std::to_string(i))->ordinal).has_value());
+  }
+  CHECK_STATUS_OK(world.Stats().store_error);
+}
+
 TEST_CASE("engine: an acquirer who leaves does not stop the indexing that a restart has to finish") {
   EngineWorld world;
   world.engine.AssertLoop();

@@ -41,5 +41,26 @@ TEST_CASE("fsck: a shard whose destruction waits for a commit is no problem") {
   CHECK_EQ(ValueOf(CheckStore(*store, WorkContext{}, [](const FsckProblem&) {})).shards, 0);
 }
 
+// fsck asked for their destruction again, one after the other.
+TEST_CASE("fsck: a shard that is registered again while others are still being destroyed is not destroyed with them") {
+  const TempDir dir;
+  WriteBytes(dir.File("k.car"), MakeCar(1, 8));
+  FakeKv* kv = nullptr;
+  Options options = StoreOptions(dir.File("repo"));
+  options.kv_wrapper = FakeKv::Wrapper(&kv);
+  const auto store = ValueOf(DagStore::Open(options));
+  for (const char* key : {"a", "b"}) {
+    REQUIRE_STATUS_OK(store->RegisterShardSync(key, MountOfFile(*store, dir.File("k.car"))));
+  }
+  // Fsck has read that both are being destroyed when it comes to `a`, the first.
+  KvBatch marks;
+  marks.Put(KvTable::kDestroying, "a", {});
+  marks.Put(KvTable::kDestroying, "b", {});
+  REQUIRE_STATUS_OK(kv->Commit(marks, /*sync=*/true));
+  (void)ProblemsOf(*store);
+  CHECK_EQ(ValueOf(store->GetShardInfo("a")).state, ShardState::kAvailable);
+  CHECK_EQ(ValueOf(store->GetShardInfo("b")).state, ShardState::kAvailable);
+}
+
 }  // namespace
 }  // namespace dagstore

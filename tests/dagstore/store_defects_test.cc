@@ -492,7 +492,7 @@ TEST_CASE("store: row 44: sources and folders that cannot be looked at are error
   WriteBytes(dir.File("file"), AsSpan("x"));
   CHECK_FALSE(store->RegisterShardSync("below a file", MountOfFile(*store, dir.File("file/x.car"))).ok());
   CHECK_FALSE(store->RegisterShardSync("folder", MountOfFile(*store, dir.path())).ok());
-  CHECK_CODE(store->RegisterShardSync("absent", MountOfFile(*store, dir.File("absent.car"))), kNotFound);
+  CHECK_CODE(store->RegisterShardSync("absent", MountOfFile(*store, dir.File("absent.car"))), kFailedPrecondition);
   CHECK_FALSE(store->RegisterShardSync("long", MountOfFile(*store, dir.File(std::string(300, 'x')))).ok());
   fs::remove_all(dir.File("repo/indexes"));
   fs::remove_all(dir.File("repo/transients"));

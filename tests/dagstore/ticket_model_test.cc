@@ -165,10 +165,7 @@ class Model {
       if (ticket < kTickets) Decide(ticket, Got::kError);
       return;
     }
-    if (op == ShardOp::kFail || op == ShardOp::kRecover ||
-        (op == ShardOp::kAcquire && s_.shard == ShardState::kErrored)) {
-      s_.may_recover = false;
-    }
+    if ((op == ShardOp::kFail && !transient) || op == ShardOp::kMakeAvailable) s_.may_recover = false;
     s_.shard = row.next;
     const auto has = [&](Effect effect) { return (row.effects & effect) != 0; };
     if (has(kUnref)) --s_.refs;

@@ -53,10 +53,14 @@ class FakeKv final : public Kv {
     get_error_ = std::move(error);
   }
 
-  // From now on commits wait until they are released.
-  void Hold() {
+  // Asked before each key is read, with no lock held: OK to go on. Not to be changed while others read.
+  void OnGet(std::function<absl::Status(KvTable, std::string_view)> hook) { on_get_ = std::move(hook); }
+
+  // From now on commits (those of which `which` says so) wait until they are released.
+  void Hold(std::function<bool(const KvBatch&)> which = nullptr) {
     const MutexLock lock(mutex_);
     held_ = true;
+    which_ = std::move(which);
   }
   // Lets the oldest `n` that wait (or will wait) go on.
   void Release(uint64_t n) {
@@ -92,6 +96,7 @@ class FakeKv final : public Kv {
       const MutexLock lock(mutex_);
       RETURN_IF_ERROR(get_error_);
     }
+    if (on_get_ != nullptr) RETURN_IF_ERROR(on_get_(table, key));
     return inner_->Get(table, key);
   }
   std::unique_ptr<KvCursor> Scan(KvTable table, std::string_view from, std::string_view prefix) override {
@@ -102,7 +107,7 @@ class FakeKv final : public Kv {
     RETURN_IF_ERROR(CheckKvBatch(batch));
     const MutexLock lock(mutex_);
     const uint64_t number = ++commits_;
-    if (held_) {
+    if (held_ && (which_ == nullptr || which_(batch))) {
       const uint64_t turn = ++tickets_;
       ++waiting_;
       changed_.NotifyAll();
@@ -118,6 +123,7 @@ class FakeKv final : public Kv {
   uint64_t SyncCount() const override { return inner_->SyncCount(); }
 
  private:
+  std::function<absl::Status(KvTable, std::string_view)> on_get_;
   const std::unique_ptr<Kv> inner_;
   mutable Mutex mutex_;
   CondVar changed_;
@@ -127,6 +133,7 @@ class FakeKv final : public Kv {
   absl::Status get_error_ ABSL_GUARDED_BY(mutex_);
   Applied applied_ ABSL_GUARDED_BY(mutex_) = Applied::kNo;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  std::function<bool(const KvBatch&)> which_ ABSL_GUARDED_BY(mutex_);
   uint64_t tickets_ ABSL_GUARDED_BY(mutex_) = 0;   // commits that had to wait, in order
   uint64_t released_ ABSL_GUARDED_BY(mutex_) = 0;  // the first so many of them may go on
   size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;

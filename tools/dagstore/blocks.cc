@@ -42,7 +42,9 @@ absl::StatusOr<EntityRange> ParseRange(std::string text) {
 int WithBlocks(const Context& context,
                absl::FunctionRef<int(DagStore&, const IndexedBlockstore&)> use) {
   return WithStore(context, [&](DagStore& store) {
-    const IndexedBlockstore blocks(store);
+    IndexedBlockstoreOptions options;
+    options.work = InterruptibleWork();
+    const IndexedBlockstore blocks(store, options);
     return use(store, blocks);
   });
 }
@@ -108,6 +110,7 @@ int RunFind(const Context& context, const Options& o) {
     find.after = o.after;
     uint64_t left = o.limit == 0 ? UINT64_MAX : o.limit;
     bool found = false;
+    int code = kExitOk;
     do {
       find.shards_max = static_cast<size_t>(std::min<uint64_t>(left, kFindPage));
       const absl::StatusOr<ShardHoldersPage> page = store.FindShards(*cid, find);
@@ -119,12 +122,15 @@ int RunFind(const Context& context, const Options& o) {
           Print(LineText(holder.key.bytes()) + "\n");
         }
       }
+      for (const UnreadShard& shard : page->unread) {
+        code = Fail(fmt::format("find: shard \"{}\" may have it", shard.key.Printable()), shard.error);
+      }
       found = found || !page->shards.empty();
       left -= page->shards.size();
       find.after = page->next_after;
     } while (find.after != 0 && left != 0);
     if (find.after != 0) Complain(fmt::format("there may be more: --after {}", find.after));
-    if (found || find.after != 0) return int{kExitOk};
+    if (found || find.after != 0 || code != kExitOk) return code;
     return Fail("find", NotFound("no shard holds {}", cid->ToText()));
   });
 }

@@ -53,6 +53,7 @@ const Limit<size_t> kSizes[] = {
     DAGSTORE_LIMIT(requests_max, 1, kCountMax),
     DAGSTORE_LIMIT(turn_tasks_max, 1, kCountMax),
     DAGSTORE_LIMIT(completions_per_request, 1, kCountMax),
+    DAGSTORE_LIMIT(commit_batch_bytes, 1 << 20, 128 << 20),
     DAGSTORE_LIMIT(jobs_running_max, 1, kCountMax),
     DAGSTORE_LIMIT(open_shards_max, 1, kCountMax),
     DAGSTORE_LIMIT(index_memory_bytes_max, 1 << 20, kCountMax),

@@ -73,8 +73,8 @@ class Verifier {
     const absl::StatusOr<ShardRecord> record = store_.lookup().ReadRecord(key);
     const bool was_errored = record.ok() && record->state == ShardState::kErrored;
     if (was_errored && options_.repair)
-      return Recover(key, ScrubReport(), Cause(*record), /*by_store=*/false);
-    if (was_errored) return Unreadable(key, Cause(*record));
+      return Recover(key, ScrubReport(), record->Cause(), /*by_store=*/false);
+    if (was_errored) return Unreadable(key, record->Cause());
     absl::StatusOr<Accessor> accessor = store_.AcquireShardSync(key);
     if (!accessor.ok()) return Unreadable(key, accessor.status());
     uint64_t counted = 0;
@@ -131,10 +131,6 @@ class Verifier {
       report = *std::move(again);
     }
     return report.sound() ? std::optional(report) : std::nullopt;
-  }
-
-  static absl::Status Cause(const ShardRecord& record) {
-    return MakeStatus(static_cast<absl::StatusCode>(record.error_code), record.error);
   }
 
   // Builds the index again, which hashes every block, or waits for the store, which is at it
