@@ -4,7 +4,7 @@
 // Codes mean what docs/architecture.md#errors says:
 //   NotFound            no such shard or CID
 //   AlreadyExists       the key is taken
-//   FailedPrecondition  the state table refused, or the repository is of another kind
+//   FailedPrecondition  the state table refused; the source is gone or another; the repository is of another kind
 //   InvalidArgument     the caller's input cannot be parsed
 //   Unavailable         the source did not serve; a retry may help
 //   DataLoss            a hash or a format is wrong

@@ -1,7 +1,9 @@
 // Blockstore: blocks by CID. Over one shard (Accessor::NewBlockstore) or over all (IndexedBlockstore).
 //
-// Bytes are checked against the CID before they are handed out, unless Options::verify_reads says otherwise; bytes that
-// do not match are never handed out, whatever it says about checking again.
+// Bytes are hashed before they are handed out, and those that do not match their CID are not. Options::verify_reads may
+// ask for less: kOncePerCopy does not hash again what was hashed while indexing, as long as the source's validator is
+// the same; kNever hashes nothing. The multihash in the section's head is compared always. What cannot be verified
+// (base/hashing.h: functions that are not known, short digests) is handed out as it is.
 #pragma once
 
 #include <absl/functional/function_ref.h>

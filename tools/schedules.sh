@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # schedules.sh [COUNT] [BUILD FOLDER]: random schedules of stops, deadlines and jobs (default 1,000,000), each of which
-# must give every request exactly one result. On all cores; about a minute. A seed that fails is printed:
+# must give every request exactly one result. On all cores; under a minute. A seed that fails is printed:
 # DAGSTORE_SCHEDULES=1 DAGSTORE_SCHEDULE_FIRST=<seed> plays it again.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 // World: one simulated run. A whole DagStore with all its threads as fibers, on a simulated disk, database, clock and
 // sources; clients that use its public interface; crashes and restarts; and an oracle that knows what must hold.
 //
-// What the oracle looks at, by the letters of the list in docs/testing.md:
+// What the oracle looks at; docs/testing.md#mutants names these letters:
 //   (a) steps of shards are rows of the transition table      (g) no byte served that fails its CID
 //   (b) references = accessors that clients hold              (h) nothing is removed that is in use or not ours
 //   (c) one job of a kind and shard that nobody has stopped   (i) each request answered exactly once
