@@ -138,7 +138,16 @@
   X(FailuresKept, 192, 3, "event log:", "failures are kept without limit") \
   X(RequestsUnbounded, 193, 43, "task queues", "any number of requests waits for the loop") \
   X(DoorStaysOpen, 194, 33, "task queues", "requests are accepted after the store was closed") \
-  X(SlotsLeak, 195, 2, "channel:", "a request that is refused keeps its place in the channel")
+  X(SlotsLeak, 195, 2, "channel:", "a request that is refused keeps its place in the channel") \
+  X(BatchesUnlimited, 200, 0, "engine:", "what gathers behind a slow commit goes in one batch, however large") \
+  X(StoppedAttemptCounts, 201, 0, "engine:", "a recovery that its caller stopped is the one that a restart allows") \
+  X(GoneIsAbsent, 202, 0, "lookups:", "the blocks of a CAR that is gone are not found, as if nobody had them") \
+  X(UnreadHidesOthers, 203, 0, "lookups:", "a shard whose index cannot be read fails the lookup that others could answer") \
+  X(PagesGoByOrdinal, 204, 0, "lookups:", "a shard that is indexed again while a page is looked into is missing from it") \
+  X(CatchUpGivesUp, 205, 30, "lookups:", "what cannot be added to the top-level index now is left out of it") \
+  X(PublishedForgotten, 206, 0, "lookups:", "mending the top-level index drops a shard that is being published") \
+  X(FsckDestroys, 207, 0, "fsck:", "fsck destroys what was registered again while it waited") \
+  X(FetchHearsNobody, 208, 23, "lookups:", "fetching a shard does not end with its caller while it is being indexed")
 
 // Rows whose defect cannot be put in, and why.
 #define DAGSTORE_IMPOSSIBLE_MUTANTS(X) \

@@ -374,7 +374,7 @@ absl::Status DagStore::Core::CatchUp() {
 // be complete without it.
 absl::Status DagStore::Core::CatchUp(Ordinal ordinal) {
   std::optional<ShardKey> key = directory.KeyOf(ordinal);
-  if (!key.has_value() && ordinal >= repository->next_ordinal) {
+  if (!key.has_value() && ordinal >= repository->next_ordinal && !Mutant(kMutantPublishedForgotten)) {
     ASSIGN_OR_RETURN(const bool coming, Inspect<bool>([ordinal](Engine& e) {
                        e.AssertLoop();
                        return e.MayPublish(ordinal);
@@ -392,6 +392,10 @@ absl::Status DagStore::Core::CatchUp(Ordinal ordinal) {
     ASSIGN_OR_RETURN(const auto index, lookup.OpenIndex(record));
     return executor->AddToTopIndex(ordinal, *index, &catch_up_cancel);
   }();
+  if (Mutant(kMutantCatchUpGivesUp) && !status.ok()) {
+    repository->top->Drop(ordinal);
+    return absl::OkStatus();
+  }
   if (status.ok() || absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsCancelled(status)) {
     return status;
   }
@@ -668,7 +672,7 @@ absl::StatusOr<Accessor> DagStore::AcquireShardFor(const ShardKey& key, const Wo
   AcquireOptions options;
   options.deadline = work.deadline;
   options.parent = work.span;
-  if (work.cancel == nullptr) return AcquireShardSync(key, options);
+  if (work.cancel == nullptr || Mutant(kMutantFetchHearsNobody)) return AcquireShardSync(key, options);
   if (core_->MayPassGates(options)) {
     if (Accessor entered = core_->Enter(core_->leases.Find(key.bytes()), options); !entered.empty()) return entered;
   }
@@ -1018,10 +1022,12 @@ absl::StatusOr<ShardHoldersPage> DagStore::HoldersPage(const MultihashView& hash
   page.next_after = end == UINT32_MAX ? 0 : end;
   for (Live& shard : live) {
     RETURN_IF_ERROR(core_->CheckDeadline(options));
+    if (Mutant(kMutantPagesGoByOrdinal) && !core_->directory.KeyOf(shard.ordinal).has_value()) continue;
     ShardHolder holder{std::move(shard.key)};
     holder.root = std::binary_search(roots.ordinals.begin(), roots.ordinals.end(), shard.ordinal);
     if (std::binary_search(blocks.begin(), blocks.end(), shard.ordinal)) {
       const absl::StatusOr<bool> holds = lookup.Holds(holder.key, hash);
+      if (!holds.ok() && Mutant(kMutantUnreadHidesOthers)) return holds.status();
       if (holds.ok()) {
         holder.block = *holds;
       } else {

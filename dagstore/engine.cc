@@ -254,7 +254,7 @@ void Engine::RunRequest(Request request) {
     ++stats_.shards_by_state[static_cast<size_t>(slot.state)];
     cause.fresh = true;
   }
-  if (request.begins_nothing && shards_[index].state != ShardState::kDestroying) {
+  if (request.begins_nothing && !Mutant(kMutantFsckDestroys) && shards_[index].state != ShardState::kDestroying) {
     ShardResult result;
     result.key = std::move(request.key);
     result.ticket = request.meta.ticket;
@@ -476,7 +476,8 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
   ++stats_.shards_by_state[static_cast<size_t>(row.next)];
   slot.state = row.next;
   // Used up by an attempt that ends; one that was stopped, or met a limit of ours, was none.
-  if ((op == ShardOp::kFail && !facts.transient_error) || op == ShardOp::kMakeAvailable) {
+  if ((op == ShardOp::kFail && (!facts.transient_error || Mutant(kMutantStoppedAttemptCounts))) ||
+      op == ShardOp::kMakeAvailable) {
     slot.recover_on_acquire = false;
   }
   if (row.next == ShardState::kErrored && from != ShardState::kErrored) {
@@ -1336,7 +1337,8 @@ Engine::Gate* Engine::GateFor(uint64_t rests_on) {
 
 // What is gathered while a commit takes long must not grow until the database refuses it.
 void Engine::MakeRoomInBatch(uint64_t bytes) {
-  if (batch_.empty() || batch_.bytes() + bytes <= options_.commit_batch_bytes) return;
+  const bool fits = batch_.bytes() + bytes <= options_.commit_batch_bytes;
+  if (batch_.empty() || fits || Mutant(kMutantBatchesUnlimited)) return;
   full_.push_back({batch_sequence_, std::exchange(batch_, {}), std::exchange(gathering_, {})});
   ++batch_sequence_;
 }

@@ -19,7 +19,7 @@ TARGETS="dagstore_sim base_test dag_test dagstore_test index_test mount_test sha
 sim=build-mutants/tests/sim/dagstore_sim
 binary_of() {
   case "$1" in
-    'engine:'*|'store:'*|'remote store:'*|'crash:'*|'event log:'*|'channel:'*|'task queues'*) echo dagstore ;;
+    'engine:'*|'store:'*|'remote store:'*|'lookups:'*|'fsck:'*|'crash:'*|'event log:'*|'channel:'*|'task queues'*) echo dagstore ;;
     'index '*|'native'*|'embedded'*|'top '*|'roots'*) echo index ;;
     'upgrader'*|'url'*) echo mount ;;
     'record'*|'shard key'*|'car reader'*) echo shard ;;
