@@ -581,6 +581,27 @@ TEST_CASE("car tool: create packs files as UnixFS, the same way each time") {
              "\"in\"");
 }
 
+TEST_CASE("car tool: create does not pack the CAR it writes, though it lies in the folder") {
+  const Repo repo;
+  fs::create_directories(repo.File("in"));
+  WriteTextFile(repo.File("in/large.bin"), std::string((2 << 20) + 5, 'x'));
+  const Outcome first =
+      repo.Run({"--quiet", "car", "create", repo.File("in/z.car"), repo.File("in")});
+  CheckOk(first);
+  // Now there is an old one to be replaced.
+  const Outcome second =
+      repo.Run({"--quiet", "car", "create", repo.File("in/z.car"), repo.File("in")});
+  CheckOk(second);
+  CHECK_EQ(first.out, second.out);
+  CheckOk(repo.Run({"add", repo.File("in/z.car")}));
+  const Outcome tree = repo.Run({"tree", first.out.substr(0, first.out.size() - 1)});
+  CHECK_EQ(Lines(tree.out).size(), 1);
+  CHECK(tree.out.ends_with("  large.bin\n"));
+  // Who names it means it.
+  fs::rename(repo.File("in/z.car"), repo.File("z.car"));
+  CheckOk(repo.Run({"--quiet", "car", "create", repo.File("z.car"), repo.File("z.car")}));
+}
+
 // The names in the list of commands that --help prints.
 std::vector<std::string> Commands(const std::vector<std::string>& program) {
   std::vector<std::string> arguments = program;

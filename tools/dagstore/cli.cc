@@ -331,7 +331,17 @@ absl::StatusOr<std::unique_ptr<Output>> Output::Open(const std::string& path) {
   output->dir_ = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
   output->temp_path_ = fmt::format("{}.{}.tmp", path, getpid());
   ASSIGN_OR_RETURN(output->file_, Io::Posix().Create(output->temp_path_));
+  for (const std::string& name : {output->path_, output->temp_path_}) {
+    const absl::StatusOr<FileStat> file = Io::Posix().Stat(name, Follow::kNever);
+    if (file.ok()) output->ours_.push_back(*file);
+  }
   return output;
+}
+
+bool Output::IsOurs(const FileStat& file) const {
+  return std::any_of(ours_.begin(), ours_.end(), [&](const FileStat& ours) {
+    return ours.device == file.device && ours.inode == file.inode;
+  });
 }
 
 Output::~Output() {

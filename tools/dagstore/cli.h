@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/io.h"
 #include "base/text.h"
@@ -124,12 +125,15 @@ class Output {
   absl::Status WriteAt(uint64_t offset, Span bytes);
   absl::Status Finish();
   bool is_file() const { return file_ != nullptr; }
+  // What is written, or what Finish() will replace.
+  bool IsOurs(const FileStat& file) const;
   uint64_t bytes() const { return bytes_; }
 
  private:
   Output() = default;
   std::string path_, temp_path_, dir_;
   std::unique_ptr<WritableFile> file_;
+  std::vector<FileStat> ours_;
   uint64_t bytes_ = 0;
 };
 
