@@ -283,6 +283,36 @@ TEST_CASE("cli: keys are file names, with folders before them where another has 
   CHECK_EQ(Keys(repo.Run({"--json", "ls", "--state", "new"})).size(), 2);
 }
 
+TEST_CASE("cli: --also is of one CAR, takes one URL at a time, and is not lost in silence") {
+  const Repo repo;
+  const std::string a = repo.Copy("boxo/hello.car", "a.car");
+  const std::string b = repo.Copy("go-car/sample-v1.car", "b.car");
+  const std::string also = "file://" + repo.Copy("boxo/hello.car", "mirror/a.car");
+  CheckError(repo.Run({"add", a, b, "--also", also}), 2, "there are 2 CARs");
+  CheckError(repo.Run({"add", "--also", also, a, b}), 2, "there are 2 CARs");
+  CHECK(!fs::exists(repo.path()));
+  CheckOk(repo.Run({"add", "--also", also, a}));
+  CHECK(repo.Run({"info", "a.car"}).out.find("mirror/a.car") != std::string::npos);
+  // With these it is there; with others it is not what was asked for.
+  CHECK(repo.Run({"add", "--also", also, a}).err.find("--also") == std::string::npos);
+  const Outcome again = repo.Run({"add", a, "--also", also, "--also", "file://" + b});
+  CHECK_EQ(again.code, 0);
+  CHECK(again.err.find("\"a.car\" is there already: --also is not taken") != std::string::npos);
+}
+
+TEST_CASE("cli: add says what it cannot look at, and goes on") {
+  const Repo repo;
+  fs::create_symlink("l.car", repo.File("l.car"));
+  CheckError(repo.Run({"add", repo.File("*.car")}), 1, "Too many levels of symbolic links");
+  CheckError(repo.Run({"add", repo.File("l.car")}), 1, "Too many levels of symbolic links");
+  CheckError(repo.Run({"add", repo.File("no.car")}), 1, "no such file or folder");
+  repo.Copy("boxo/hello.car", "m.car");
+  const Outcome add = repo.Run({"add", repo.File("*.car")});
+  CHECK_EQ(add.code, 1);
+  CHECK(add.err.find("l.car: Too many") != std::string::npos);
+  CHECK_EQ(Keys(repo.Run({"--json", "ls"})), std::set<std::string>{"m.car"});
+}
+
 TEST_CASE("cli: export of a shuffled CAR gives the CAR in order") {
   const Repo repo;
   CheckOk(repo.Run({"add", TestDataPath("kubo/lotus_devnet_genesis_shuffled_noroots.car")}));
