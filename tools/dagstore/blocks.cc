@@ -59,10 +59,7 @@ int RunGet(const Context& context, const Options& o) {
     absl::Status status = blocks.Get(cid->view(), block);
     if (!status.ok()) return Fail("get", status);
     absl::StatusOr<std::unique_ptr<Output>> output = Output::Open(o.output);
-    if (!output.ok()) {
-      Fail("get", output.status());
-      return int{kExitFailed};
-    }
+    if (!output.ok()) return Fail("get", output.status());
     status = (*output)->Append(block.data());
     if (status.ok()) status = (*output)->Finish();
     return status.ok() ? int{kExitOk} : Fail("get", status);
@@ -211,10 +208,7 @@ int RunExport(const Context& context, const Options& o) {
   return WithBlocks(context, [&](DagStore&, const IndexedBlockstore& blocks) {
     const std::string what = fmt::format("export {}", o.target);
     const absl::StatusOr<std::unique_ptr<Output>> output = Output::Open(o.output);
-    if (!output.ok()) {
-      Fail(what, output.status());
-      return int{kExitFailed};
-    }
+    if (!output.ok()) return Fail(what, output.status());
     BlockstoreGetter getter(blocks);
     Progress progress(context, "exporting");
     CarExportStats stats;

@@ -113,7 +113,7 @@ std::string Count(uint64_t n, std::string_view noun);  // "1 block", "2 blocks"
 std::string TimeText(absl::Time time);                 // UTC, to the second; "-" for the epoch
 
 // Where data of a command goes: stdout, or a file that appears whole under its name once Finish()
-// says so.
+// says so. Errors are never NotFound.
 class Output {
  public:
   // `path` empty or "-": stdout.
