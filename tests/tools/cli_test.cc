@@ -323,6 +323,40 @@ TEST_CASE("cli: add says what it cannot look at, and goes on") {
   CHECK_EQ(Keys(repo.Run({"--json", "ls"})), std::set<std::string>{"m.car"});
 }
 
+// As a run whose reader has gone: `| head`.
+Outcome RunUnread(const Repo& repo, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {DAGSTORE_BINARY, "--repo", repo.path()});
+  int pipe_fds[2];
+  REQUIRE_EQ(pipe2(pipe_fds, O_CLOEXEC), 0);
+  close(pipe_fds[0]);
+  const pid_t pid = Spawn(arguments, pipe_fds[1], "/dev/null", repo.File("err"));
+  close(pipe_fds[1]);
+  Outcome outcome;
+  outcome.code = Wait(pid);
+  outcome.err = ReadTextFile(repo.File("err"));
+  return outcome;
+}
+
+TEST_CASE("cli: tree and find end when nobody reads them any more") {
+  const Repo repo;
+  fs::create_directories(repo.File("cars"));
+  fs::create_directories(repo.File("in"));
+  constexpr int kNames = 150;  // more than stdout's buffer holds
+  for (int i = 0; i < kNames; ++i) {
+    const std::string name = fmt::format("{:0100}", i);
+    WriteTextFile(repo.File("in/" + name), "");
+    WriteCar(repo.File("cars/" + name + ".car"), 1, 1);
+  }
+  const Outcome create = repo.Run({"--quiet", "car", "create", repo.File("tree.car"), repo.File("in")});
+  CheckOk(create);
+  CheckOk(repo.Run({"add", repo.File("cars"), repo.File("tree.car")}));
+  CheckError(RunUnread(repo, {"tree", create.out.substr(0, create.out.size() - 1)}), 1, "stdout is closed");
+  const std::string held = repo.Run({"car", "root", repo.File("cars/" + fmt::format("{:0100}", 0) + ".car")}).out;
+  const Outcome find = RunUnread(repo, {"find", held.substr(0, held.size() - 1), "--limit", "149"});
+  CHECK_EQ(find.code, 1);
+  CHECK_EQ(find.err, "");  // not where to go on
+}
+
 TEST_CASE("cli: export of a shuffled CAR gives the CAR in order") {
   const Repo repo;
   CheckOk(repo.Run({"add", TestDataPath("kubo/lotus_devnet_genesis_shuffled_noroots.car")}));

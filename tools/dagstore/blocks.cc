@@ -261,8 +261,9 @@ class Tree {
       }
       const Entry entry = std::move(folder.entries[folder.next++]);
       const std::string name = folder.prefix + entry.name;
+      RETURN_IF_ERROR(work_.Check());
       const std::optional<NodeInfo> node = Look(entry.cid);
-      PrintEntry(entry, name, node);
+      if (!PrintEntry(entry, name, node)) return Cancelled("stdout is closed");
       if (!recursive_ || !IsFolder(node)) continue;
       if (stack.size() >= kTreeDepthMax)
         return ResourceExhausted("folders are nested deeper than {}", kTreeDepthMax);
@@ -288,7 +289,7 @@ class Tree {
     constexpr size_t kEntriesMax = 10'000'000;  // held in memory, to be sorted
     Folder folder{prefix, {}, 0};
     ListOptions options;
-    options.work = InterruptibleWork();
+    options.work = work_;
     RETURN_IF_ERROR(ListDirectory(getter_, cid.view(), options, [&](const DirEntry& entry) {
       folder.entries.push_back({std::string(entry.name), Cid(entry.cid), entry.tsize});
       return folder.entries.size() <= kEntriesMax;
@@ -312,7 +313,8 @@ class Tree {
            (node->kind == UnixFsKind::kDirectory || node->kind == UnixFsKind::kHamtShard);
   }
 
-  void PrintEntry(const Entry& entry, const std::string& name,
+  // False once stdout is gone.
+  bool PrintEntry(const Entry& entry, const std::string& name,
                   const std::optional<NodeInfo>& node) {
     const bool folder = IsFolder(node);
     const bool link = node.has_value() && node->kind == UnixFsKind::kSymlink;
@@ -324,19 +326,19 @@ class Tree {
       Json line = {{"name", name}, {"kind", kind}, {"cid", entry.cid.ToText()}};
       if (kind == "file") line["size"] = node->size;
       if (link) line["target"] = node->target;
-      PrintLine(line);
-      return;
+      return PrintLine(line);
     }
     const std::string size = kind == "file"      ? std::to_string(node->size)
                              : kind == "unknown" ? "?"
                                                  : "-";
-    cli::Print(fmt::format("{}  {:>12}  {}{}{}\n", entry.cid.ToText(), size, LineText(name),
-                           folder ? "/" : "", link ? " -> " + LineText(node->target) : ""));
+    return cli::Print(fmt::format("{}  {:>12}  {}{}{}\n", entry.cid.ToText(), size, LineText(name),
+                                  folder ? "/" : "", link ? " -> " + LineText(node->target) : ""));
   }
 
   const Context& context_;
   BlockGetter& getter_;
   const bool recursive_;
+  const WorkContext work_ = InterruptibleWork();
 };
 
 int RunTree(const Context& context, const Options& o) {
