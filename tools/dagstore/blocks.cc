@@ -119,6 +119,7 @@ int RunFind(const Context& context, const Options& o) {
       found = found || !page->shards.empty();
       left -= page->shards.size();
       find.after = page->next_after;
+      if (!Print("") || Interrupted().cancelled()) return int{kExitFailed};  // stdout may be gone
     } while (find.after != 0 && left != 0);
     if (find.after != 0) Complain(fmt::format("there may be more: --after {}", find.after));
     if (found || find.after != 0) return int{kExitOk};
@@ -375,7 +376,8 @@ void DefineBlockCommands(CLI::App& app, Context& context) {
         ->type_name("FILE");
   };
   const char* const kRange =
-      "FROM:TO in bytes, both included; either may be left out; negative counts from the end";
+      "FROM:TO in bytes, both included; either may be left out; negative counts from the end,\n"
+      "and a negative TO is left out itself: 0:-1 is all but the last byte";
 
   const auto [get, get_options] =
       define("get", "The bytes of a block, checked against its CID", "CID", RunGet);
@@ -385,7 +387,7 @@ void DefineBlockCommands(CLI::App& app, Context& context) {
       "block\n");
 
   define("has", "Whether a block is here: yes or no, exit code 0 or 3", "CID", RunHas);
-  define("size", "Length of a block in bytes, from the index alone", "CID", RunSize);
+  define("size", "Length of a block in bytes, without reading it", "CID", RunSize);
   const auto [find, find_options] =
       define("find", "Keys of the shards that hold a block, or have it as a root, one a line",
              "CID", RunFind);
