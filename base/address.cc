@@ -9,6 +9,7 @@
 #include <atomic>
 #include <charconv>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
 #include "base/check.h"
@@ -144,10 +145,15 @@ class SystemResolver final : public Resolver {
     }
     const auto question = std::make_shared<Question>();
     // Detached: it holds what it needs, and ends when the name server has answered or the system gives up.
-    std::thread([host, question, asking = asking_] {
-      Ask(host, *question);
-      asking->fetch_sub(1);
-    }).detach();
+    try {
+      std::thread([host, question, asking = asking_] {
+        Ask(host, *question);
+        asking->fetch_sub(1);
+      }).detach();
+    } catch (const std::system_error&) {
+      asking_->fetch_sub(1);
+      return ResourceExhausted("resolve {}: the system has no thread left", host);
+    }
     MutexLock lock(question->mu);
     while (!question->done) {
       RETURN_IF_ERROR(work.Check());

@@ -77,7 +77,7 @@ class Resolver {
   static constexpr size_t kAddressesMax = 16;
 
   // getaddrinfo in a thread of its own for each question (it cannot be interrupted, and is left behind at a stop).
-  // ResourceExhausted while 32 of them are stuck. Needs no thread for a literal address.
+  // ResourceExhausted while 32 of them are stuck, or no thread is left. Needs no thread for a literal address.
   static std::shared_ptr<Resolver> System();
 };
 

@@ -12,7 +12,6 @@
 namespace dagstore {
 namespace {
 
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsAlpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 // 0 for schemes whose port is always written.
 uint16_t DefaultPort(std::string_view scheme) { return scheme == "https" ? 443 : scheme == "http" ? 80 : 0; }

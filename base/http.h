@@ -24,7 +24,7 @@ namespace dagstore {
 
 inline constexpr int kHttpRedirectsMax = 3;
 inline constexpr size_t kHttpUrlBytesMax = 16 * 1024;
-// Of one response: what nginx and Apache can send is below it.
+// Of one response, trailers included: what nginx and Apache can send is below it.
 inline constexpr size_t kHttpHeaderBytesMax = 64 * 1024;
 
 // An absolute http(s) URL, in parts. The host is lower case, IPv6 without brackets; the port is never 0.
@@ -81,8 +81,11 @@ struct HttpClientOptions {
   std::shared_ptr<Resolver> resolver = Resolver::System();
   // Until the connection (TLS included) stands.
   absl::Duration connect_timeout = absl::Seconds(10);
-  // Without a byte from the server while we wait for one: a server that has not begun, or has stopped.
+  // With less than `stall_bytes_min` from the server while we wait for it: one that has not begun, has stopped, or
+  // drips, which would hold its connection and whoever waits for ever. Begins anew when the header is complete.
   absl::Duration stall_timeout = absl::Seconds(30);
+  // Of header, body and trailers. A modem of 2400 baud gives seven times as much.
+  size_t stall_bytes_min = 1024;
   // A file of certificates in PEM, instead of the system's.
   std::string ca_file = {};
   // Idle connections kept for the next request; each costs three descriptors.

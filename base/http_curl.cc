@@ -333,12 +333,12 @@ class Transfer {
   template <typename Enough>
   absl::Status Drive(Enough enough) {
     const Clock& clock = Clock::Real();
-    progress_at_ = clock.Now();
+    const HttpClientOptions& options = shared_->options;
+    MonotonicNanos looked_at = clock.Now();
     for (;;) {
       if (enough()) return absl::OkStatus();
       if (ended_) return outcome_;
       RETURN_IF_ERROR(work_.Check());
-      progress_ = false;
       int running = 0;
       if (const CURLMcode code = curl_multi_perform(multi_.get(), &running); code != CURLM_OK) {
         ended_ = true;
@@ -351,16 +351,23 @@ class Transfer {
         End(message->data.result);
         break;  // there is no other transfer in this handle, and maybe no handle any more
       }
+      const MonotonicNanos now = clock.Now();
+      window_waited_ += now - std::exchange(looked_at, now);
+      if (window_bytes_ >= options.stall_bytes_min) BeginWindow();
       if (ended_ || enough()) continue;
-      if (progress_) {
-        progress_at_ = clock.Now();
-      } else if (clock.Now() - progress_at_ > absl::ToInt64Nanoseconds(shared_->options.stall_timeout)) {
+      if (window_waited_ > absl::ToInt64Nanoseconds(options.stall_timeout)) {
         ended_ = true;
-        outcome_ = Unavailable("{}: no byte for {}", What(), absl::FormatDuration(shared_->options.stall_timeout));
+        outcome_ = Unavailable("{}: {} bytes in {}, less than {}", What(), window_bytes_,
+                               absl::FormatDuration(options.stall_timeout), options.stall_bytes_min);
         continue;
       }
       curl_multi_poll(multi_.get(), nullptr, 0, kLookMillis, nullptr);
     }
+  }
+
+  void BeginWindow() {
+    window_waited_ = 0;
+    window_bytes_ = 0;
   }
 
   void End(CURLcode code) {
@@ -405,13 +412,13 @@ class Transfer {
   static size_t Ignore(char*, size_t one, size_t size, void*) { return one * size; }
 
   bool TakeHeader(std::string_view line) {
-    progress_ = true;
-    if (header_done_) return true;  // a trailer: nothing we would believe
-    header_bytes_ += line.size();
+    window_bytes_ += line.size();
+    header_bytes_ += line.size();  // trailers too: libcurl keeps them all
     if (header_bytes_ > kHttpHeaderBytesMax) {
       own_error_ = ResourceExhausted("{}: a header of more than {} bytes", What(), kHttpHeaderBytesMax);
       return false;
     }
+    if (header_done_) return true;  // a trailer: nothing we would believe
     while (!line.empty() && (line.back() == '\r' || line.back() == '\n')) line.remove_suffix(1);
     if (line.starts_with("HTTP/")) {
       headers_.clear();
@@ -422,6 +429,7 @@ class Transfer {
     }
     if (line.empty()) {
       header_done_ = status_ >= 200;
+      if (header_done_) BeginWindow();  // a slow server may think once more before the body
       return true;
     }
     const size_t colon = line.find(':');
@@ -433,11 +441,11 @@ class Transfer {
   static size_t OnBody(char* data, size_t one, size_t size, void* self) {
     (void)one;
     auto& transfer = *static_cast<Transfer*>(self);
-    transfer.progress_ = true;
     if (transfer.buffer_.size() - transfer.taken_ >= kBufferBytesMax) {
       transfer.paused_ = true;
       return CURL_WRITEFUNC_PAUSE;
     }
+    transfer.window_bytes_ += size;
     transfer.shared_->bytes_received.fetch_add(size, std::memory_order_relaxed);
     const size_t direct = std::min(size, transfer.room_.size() - transfer.filled_);
     if (direct != 0) std::memcpy(transfer.room_.data() + transfer.filled_, data, direct);
@@ -470,8 +478,9 @@ class Transfer {
   size_t filled_ = 0;             // of it
   bool paused_ = false;
 
-  bool progress_ = false;  // a byte has arrived in this round
-  MonotonicNanos progress_at_ = 0;
+  // Since the server last gave `stall_bytes_min`. Only time in Drive counts: the reader may take its own.
+  MonotonicNanos window_waited_ = 0;
+  size_t window_bytes_ = 0;
   absl::Status own_error_ = {};  // why a callback of ours has stopped the transfer
   bool ended_ = false;
   absl::Status outcome_ = {};
@@ -597,8 +606,9 @@ absl::Status CheckOptions(const HttpClientOptions& options) {
   if (options.addresses == nullptr || options.resolver == nullptr) {
     return InvalidArgument("an HTTP client needs an address policy and a resolver");
   }
-  if (options.connect_timeout <= absl::ZeroDuration() || options.stall_timeout <= absl::ZeroDuration()) {
-    return InvalidArgument("timeouts of an HTTP client are above zero");
+  if (options.connect_timeout <= absl::ZeroDuration() || options.stall_timeout <= absl::ZeroDuration() ||
+      options.stall_bytes_min == 0) {
+    return InvalidArgument("timeouts and the least bytes of an HTTP client are above zero");
   }
   if (!options.ca_file.empty() && access(options.ca_file.c_str(), R_OK) != 0) {
     return InvalidArgument("the certificates in {} cannot be read", options.ca_file);

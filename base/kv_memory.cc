@@ -23,8 +23,6 @@ struct Tables {
   std::array<std::shared_ptr<Map>, kKvTables> maps ABSL_GUARDED_BY(mutex);
 };
 
-bool StartsWith(std::string_view key, std::string_view prefix) { return key.substr(0, prefix.size()) == prefix; }
-
 class MemoryCursor final : public KvCursor {
  public:
   MemoryCursor(std::shared_ptr<Tables> tables, KvTable table, std::string_view from, std::string_view prefix)
@@ -40,7 +38,7 @@ class MemoryCursor final : public KvCursor {
     map_.reset();
   }
 
-  bool Valid() const override { return at_ != map_->end() && StartsWith(at_->first, prefix_); }
+  bool Valid() const override { return at_ != map_->end() && at_->first.starts_with(prefix_); }
   void Next() override {
     DAGSTORE_CHECK(Valid());
     ++at_;

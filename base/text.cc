@@ -6,29 +6,32 @@ namespace dagstore {
 namespace {
 
 bool IsUnreserved(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' ||
+  return IsDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' ||
          c == '_' || c == '~';
 }
 
 bool IsBlank(char c) { return c == ' ' || c == '\t'; }
 
 std::string Escaped(std::string_view bytes, uint8_t plain_max) {
-  static constexpr char kDigits[] = "0123456789abcdef";
   std::string out;
   for (const char c : bytes) {
     const auto byte = static_cast<uint8_t>(c);
     if (byte >= 0x20 && byte != 0x7f && byte <= plain_max) {
       out += c;
-      continue;
+    } else {
+      AppendEscaped(out, c);
     }
-    out += "\\x";
-    out += kDigits[byte >> 4];
-    out += kDigits[byte & 15];
   }
   return out;
 }
 
 }  // namespace
+
+void AppendEscaped(std::string& out, char c) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  const auto byte = static_cast<uint8_t>(c);
+  out += {'\\', 'x', kDigits[byte >> 4], kDigits[byte & 15]};
+}
 
 std::string LineText(std::string_view bytes) { return Escaped(bytes, 0xff); }
 std::string AsciiLineText(std::string_view bytes) { return Escaped(bytes, 0x7e); }

@@ -7,6 +7,7 @@
 
 #include "base/cbor.h"
 #include "base/check.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "dag/dag_pb.h"
 
@@ -35,7 +36,6 @@ void AppendUtf8(std::string& out, uint32_t rune) {
 
 // Stands for itself in a string.
 bool IsPlain(uint8_t c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\'; }
-bool IsDigit(uint8_t c) { return c >= '0' && c <= '9'; }
 
 }  // namespace
 

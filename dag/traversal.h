@@ -23,7 +23,8 @@ enum class DagScope : uint8_t {
   kAll,     // everything below
 };
 
-// entity-bytes: both ends inclusive; negative counts from the end; no `to` is the end ("*").
+// entity-bytes: both ends inclusive, but for a negative `to` (see ResolveRange); negative counts from the end; no `to`
+// is the end ("*").
 struct EntityRange {
   int64_t from = 0;
   std::optional<int64_t> to = {};
@@ -37,8 +38,8 @@ struct Extent {
   uint64_t end = 0;
   bool empty() const { return begin >= end; }
 };
-// What `range` means for `size` bytes; empty if it lies outside. A negative `to` is exclusive (size + to - 1), as in
-// go-trustless-utils and the vectors of @ipld/specs.
+// What `range` means for `size` bytes; empty if it lies outside. A negative `to` names the first byte that is left
+// out: 0:-1 is all but the last byte, as in go-trustless-utils and the vectors of @ipld/specs.
 Extent ResolveRange(const EntityRange& range, uint64_t size);
 
 enum class OpaquePolicy : uint8_t {

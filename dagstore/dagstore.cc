@@ -683,6 +683,16 @@ absl::StatusOr<Accessor> DagStore::AcquireShardFor(const ShardKey& key, const Wo
   return std::move(result.accessor);
 }
 
+absl::Status DagStore::RecoverShardFor(const ShardKey& key, const WorkContext& work) {
+  RETURN_IF_ERROR(work.Check());
+  RecoverOptions options;
+  options.deadline = work.deadline;
+  options.parent = work.span;
+  const Channel<ShardResult> out(1);
+  ASSIGN_OR_RETURN(const Ticket ticket, RecoverShard(key, out, options));
+  return AwaitFor(*this, out, ticket, work.cancel).status;
+}
+
 absl::Status DagStore::AwaitDestroyed(const ShardKey& key, const WorkContext& work) {
   RETURN_IF_ERROR(work.Check());
   DestroyOptions options;

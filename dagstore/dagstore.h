@@ -162,6 +162,7 @@ class DagStore {
                                             const std::stop_token& stop = {});
   // The same for work that is told by a flag when to give up: looked at 50 times a second.
   absl::StatusOr<Accessor> AcquireShardFor(const ShardKey& key, const WorkContext& work);
+  absl::Status RecoverShardFor(const ShardKey& key, const WorkContext& work);
   // Waits for the end of a destruction that is under way, and begins none. OK if there is none.
   absl::Status AwaitDestroyed(const ShardKey& key, const WorkContext& work = {});
   // NotFound.

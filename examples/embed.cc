@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
     dagstore::Url url;
     url.scheme = "file";
     url.has_authority = true;
-    url.path = std::filesystem::absolute(argv[i]).string();
+    std::error_code error;  // then the path is empty, which no mount takes
+    url.path = std::filesystem::absolute(argv[i], error).string();
     auto mount = (*store)->mounts().Make(url);
     const absl::Status added =
         mount.ok() ? (*store)->RegisterShardSync(dagstore::ShardKey(argv[i]), *std::move(mount)) : mount.status();

@@ -64,18 +64,8 @@ std::string HostHeader(const HttpUrl& url) { return url.Origin().substr(url.sche
 }  // namespace
 
 std::string AwsEncode(std::string_view text, bool keep_slash) {
-  static constexpr char kDigits[] = "0123456789ABCDEF";
   std::string out;
-  for (const char c : text) {
-    const bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
-                       c == '.' || c == '_' || c == '~' || (c == '/' && keep_slash);
-    const auto byte = static_cast<unsigned char>(c);
-    if (plain) {
-      out += c;
-    } else {
-      out += {'%', kDigits[byte >> 4], kDigits[byte & 15]};
-    }
-  }
+  AppendPercentEncoded(out, text, keep_slash ? "/" : "");
   return out;
 }
 

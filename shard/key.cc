@@ -3,19 +3,17 @@
 #include "base/hashing.h"
 #include "base/multibase.h"
 #include "base/mutant.h"
+#include "base/text.h"
 
 namespace dagstore {
 
 std::string PrintableBytes(std::string_view bytes, size_t characters_max) {
-  static constexpr char kDigits[] = "0123456789abcdef";
   std::string out;
   for (char c : bytes) {
     if (out.size() + 4 > characters_max) return out + "...";
     const auto byte = static_cast<uint8_t>(c);
     if (byte < 0x20 || byte > 0x7e || c == '\\' || c == '"') {
-      out += "\\x";
-      out += kDigits[byte >> 4];
-      out += kDigits[byte & 15];
+      AppendEscaped(out, c);
     } else {
       out += c;
     }

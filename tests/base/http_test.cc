@@ -1,6 +1,7 @@
 #include "base/http.h"
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "base/mutex.h"
@@ -234,6 +235,54 @@ TEST_CASE("http client: a server without a word is given up after the stall time
   const auto client = ValueOf(NewHttpClient(options));
   CHECK_CODE(Get(*client, server.Url("/silent")), kUnavailable);
   CHECK_CODE(Get(*client, server.Url("/body")), kUnavailable);
+}
+
+TEST_CASE("http client: a server that drips is given up, though it never stops for the stall timeout") {
+  const char* where = nullptr;
+  std::string begin;
+  SUBCASE("in the header") { where = "in the header", begin = "HTTP/1.1 200 OK\r\n"; }
+  SUBCASE("in the body") { where = "in the body", begin = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"; }
+  SUBCASE("in the trailer") {
+    where = "in the trailer", begin = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n";
+  }
+  CAPTURE(where);
+  // Until the client has gone; the pace is the server's nature, not an order of events.
+  const std::string drop = std::string_view(where) == "in the body" ? "x" : "X: 1\r\n";
+  HttpServer server([&](const HttpServer::Request&, HttpServer::Connection& connection) {
+    bool open = connection.Send(begin);
+    while (open) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      open = connection.Send(drop);
+    }
+  });
+  HttpClientOptions options = LoopbackOptions();
+  options.stall_timeout = absl::Milliseconds(100);
+  const auto client = ValueOf(NewHttpClient(options));
+  CHECK_CODE(Get(*client, server.Url("/")), kUnavailable);
+}
+
+TEST_CASE("http client: time that the reader takes for itself is not the server's") {
+  HttpServer server([](const HttpServer::Request&, HttpServer::Connection& connection) {
+    connection.Answer(200, "", std::string(3 << 20, 'x'));  // more than is kept for a reader who is away
+  });
+  HttpClientOptions options = LoopbackOptions();
+  options.stall_timeout = absl::Milliseconds(500);
+  const auto client = ValueOf(NewHttpClient(options));
+  const auto response = ValueOf(client->Send(RequestOf(server.Url("/")), {}));
+  uint8_t byte;
+  REQUIRE_EQ(ValueOf(response->Next(1, &byte)), 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  CHECK_STATUS_OK(ReadBody(*response, 64 << 20));
+}
+
+TEST_CASE("http client: trailers without an end are refused") {
+  HttpServer server([](const HttpServer::Request&, HttpServer::Connection& connection) {
+    bool open = connection.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n");
+    for (int i = 0; open && i < 1'000'000; ++i) open = connection.Send("X-Trailer: 0123456789\r\n");
+    connection.Close();
+  });
+  const auto client = ValueOf(NewHttpClient(LoopbackOptions()));
+  CHECK_CODE(Get(*client, server.Url("/")), kResourceExhausted);
 }
 
 TEST_CASE("http client: what is no whole answer is an error, and the next request works") {

@@ -188,6 +188,16 @@ TEST_CASE("cli: exit codes tell usage, not found and failure apart") {
   CHECK_EQ(has.code, 3);
   CHECK_EQ(has.out, "no\n");
 
+  // Of what is there, but has nowhere to go.
+  const std::string nowhere = repo.File("no/such/folder/f");
+  const std::string hello = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+  CheckOk(repo.Run({"add", TestDataPath("go-car/simple-unixfs.car")}));
+  for (const auto& [command, cid] : std::vector<std::pair<std::string, std::string>>{
+           {"get", hello}, {"cat", hello}, {"export", hello}, {"dag", kSimpleRoot}}) {
+    CAPTURE(command);
+    CheckError(repo.Run({command, cid, "-o", nowhere}), 1, nowhere);
+  }
+
   CheckError(repo.Run({"get", "no-cid"}), 2, "no-cid");
   CheckError(repo.Run({"get"}), 2, "CID");
   CheckError(repo.Run({"frobnicate"}), 2, "frobnicate");
@@ -281,6 +291,70 @@ TEST_CASE("cli: keys are file names, with folders before them where another has 
   CHECK_EQ(Keys(repo.Run({"--json", "ls"})).size(), 4);
   CheckOk(repo.Run({"add", "bytes:AAAA", "bytes:AAAB", "--lazy"}));
   CHECK_EQ(Keys(repo.Run({"--json", "ls", "--state", "new"})).size(), 2);
+}
+
+TEST_CASE("cli: --also is of one CAR, takes one URL at a time, and is not lost in silence") {
+  const Repo repo;
+  const std::string a = repo.Copy("boxo/hello.car", "a.car");
+  const std::string b = repo.Copy("go-car/sample-v1.car", "b.car");
+  const std::string also = "file://" + repo.Copy("boxo/hello.car", "mirror/a.car");
+  CheckError(repo.Run({"add", a, b, "--also", also}), 2, "there are 2 CARs");
+  CheckError(repo.Run({"add", "--also", also, a, b}), 2, "there are 2 CARs");
+  CHECK(!fs::exists(repo.path()));
+  CheckOk(repo.Run({"add", "--also", also, a}));
+  CHECK(repo.Run({"info", "a.car"}).out.find("mirror/a.car") != std::string::npos);
+  // With these it is there; with others it is not what was asked for.
+  CHECK(repo.Run({"add", "--also", also, a}).err.find("--also") == std::string::npos);
+  const Outcome again = repo.Run({"add", a, "--also", also, "--also", "file://" + b});
+  CHECK_EQ(again.code, 0);
+  CHECK(again.err.find("\"a.car\" is there already: --also is not taken") != std::string::npos);
+}
+
+TEST_CASE("cli: add says what it cannot look at, and goes on") {
+  const Repo repo;
+  fs::create_symlink("l.car", repo.File("l.car"));
+  CheckError(repo.Run({"add", repo.File("*.car")}), 1, "Too many levels of symbolic links");
+  CheckError(repo.Run({"add", repo.File("l.car")}), 1, "Too many levels of symbolic links");
+  CheckError(repo.Run({"add", repo.File("no.car")}), 1, "no such file or folder");
+  repo.Copy("boxo/hello.car", "m.car");
+  const Outcome add = repo.Run({"add", repo.File("*.car")});
+  CHECK_EQ(add.code, 1);
+  CHECK(add.err.find("l.car: Too many") != std::string::npos);
+  CHECK_EQ(Keys(repo.Run({"--json", "ls"})), std::set<std::string>{"m.car"});
+}
+
+// As a run whose reader has gone: `| head`.
+Outcome RunUnread(const Repo& repo, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {DAGSTORE_BINARY, "--repo", repo.path()});
+  int pipe_fds[2];
+  REQUIRE_EQ(pipe2(pipe_fds, O_CLOEXEC), 0);
+  close(pipe_fds[0]);
+  const pid_t pid = Spawn(arguments, pipe_fds[1], "/dev/null", repo.File("err"));
+  close(pipe_fds[1]);
+  Outcome outcome;
+  outcome.code = Wait(pid);
+  outcome.err = ReadTextFile(repo.File("err"));
+  return outcome;
+}
+
+TEST_CASE("cli: tree and find end when nobody reads them any more") {
+  const Repo repo;
+  fs::create_directories(repo.File("cars"));
+  fs::create_directories(repo.File("in"));
+  constexpr int kNames = 150;  // more than stdout's buffer holds
+  for (int i = 0; i < kNames; ++i) {
+    const std::string name = fmt::format("{:0100}", i);
+    WriteTextFile(repo.File("in/" + name), "");
+    WriteCar(repo.File("cars/" + name + ".car"), 1, 1);
+  }
+  const Outcome create = repo.Run({"--quiet", "car", "create", repo.File("tree.car"), repo.File("in")});
+  CheckOk(create);
+  CheckOk(repo.Run({"add", repo.File("cars"), repo.File("tree.car")}));
+  CheckError(RunUnread(repo, {"tree", create.out.substr(0, create.out.size() - 1)}), 1, "stdout is closed");
+  const std::string held = repo.Run({"car", "root", repo.File("cars/" + fmt::format("{:0100}", 0) + ".car")}).out;
+  const Outcome find = RunUnread(repo, {"find", held.substr(0, held.size() - 1), "--limit", "149"});
+  CHECK_EQ(find.code, 1);
+  CHECK_EQ(find.err, "");  // not where to go on
 }
 
 TEST_CASE("cli: export of a shuffled CAR gives the CAR in order") {
@@ -579,6 +653,27 @@ TEST_CASE("car tool: create packs files as UnixFS, the same way each time") {
   CHECK(!fs::exists(repo.File("c.car")));
   CheckError(repo.Run({"car", "create", repo.File("c.car"), repo.File("in"), repo.File("in")}), 1,
              "\"in\"");
+}
+
+TEST_CASE("car tool: create does not pack the CAR it writes, though it lies in the folder") {
+  const Repo repo;
+  fs::create_directories(repo.File("in"));
+  WriteTextFile(repo.File("in/large.bin"), std::string((2 << 20) + 5, 'x'));
+  const Outcome first =
+      repo.Run({"--quiet", "car", "create", repo.File("in/z.car"), repo.File("in")});
+  CheckOk(first);
+  // Now there is an old one to be replaced.
+  const Outcome second =
+      repo.Run({"--quiet", "car", "create", repo.File("in/z.car"), repo.File("in")});
+  CheckOk(second);
+  CHECK_EQ(first.out, second.out);
+  CheckOk(repo.Run({"add", repo.File("in/z.car")}));
+  const Outcome tree = repo.Run({"tree", first.out.substr(0, first.out.size() - 1)});
+  CHECK_EQ(Lines(tree.out).size(), 1);
+  CHECK(tree.out.ends_with("  large.bin\n"));
+  // Who names it means it.
+  fs::rename(repo.File("in/z.car"), repo.File("z.car"));
+  CheckOk(repo.Run({"--quiet", "car", "create", repo.File("z.car"), repo.File("z.car")}));
 }
 
 // The names in the list of commands that --help prints.

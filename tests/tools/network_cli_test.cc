@@ -425,6 +425,84 @@ TEST_CASE("add: killed in the middle of a download, it goes on with what was dur
   CHECK_EQ(site.Run({"verify", "--all"}).code, 0);
 }
 
+// A program that has been told to end by Ctrl-C once `reached` is said.
+Outcome Interrupt(const Site& site, std::vector<std::string> arguments, const Notification& reached) {
+  arguments.insert(arguments.begin(),
+                   {DAGSTORE_BINARY, "--repo", site.File("repo"), "--config", site.File("dagstore.toml")});
+  const int out = open(site.File("out").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  REQUIRE(out >= 0);
+  const pid_t child = Spawn(arguments, out, "/dev/null", site.File("err"));
+  close(out);
+  CHECK(reached.WaitForNotificationWithTimeout(absl::Minutes(1)));  // or it has ended, and nobody would ever say it
+  REQUIRE_EQ(kill(child, SIGINT), 0);
+  Outcome outcome;
+  outcome.code = Wait(child);
+  outcome.out = ReadTextFile(site.File("out"));
+  outcome.err = ReadTextFile(site.File("err"));
+  return outcome;
+}
+
+TEST_CASE("verify: Ctrl-C stops a recover that waits for its server, and says nothing of the shard") {
+  std::atomic<bool> hangs = false;
+  Notification reached;
+  HttpServer web([&](const HttpServer::Request&, HttpServer::Connection& connection) {
+    if (!hangs) return void(connection.Answer(503, "", ""));
+    if (hangs.exchange(false)) reached.Notify();
+    connection.Hang();
+  });
+  const Site site;
+  site.Configure("[network]\nallow = [\"127.0.0.1\"]\n");
+  CHECK_EQ(site.Run({"add", web.Url("/a.car")}).code, 1);
+  hangs = true;
+  const Outcome verify = Interrupt(site, {"verify", "--repair", "--all"}, reached);
+  CAPTURE(verify.err);
+  CHECK_EQ(verify.code, 1);
+  CHECK_EQ(verify.out, "");
+  CHECK(verify.err.find("stopped") != std::string::npos);
+}
+
+TEST_CASE("verify: Ctrl-C while bad bytes are fetched again leaves the shard as it was") {
+  Bytes car;
+  CarWriter writer = ValueOf(CarWriter::Start(
+      [&car](Span bytes) {
+        AppendBytes(car, bytes);
+        return absl::OkStatus();
+      },
+      {ValueOf(Cid::Of(kCodecRaw, kSha2_256, AsSpan("root")))}));
+  while (car.size() < 6'000'000) {
+    Bytes block(50'000);
+    Store64(block.data(), car.size());
+    REQUIRE_STATUS_OK(writer.Put(ValueOf(Cid::Of(kCodecRaw, kSha2_256, block)).view().bytes, block));
+  }
+  const Site site;
+  WriteTextFile(site.File("v1.car"), std::string(AsText(car)));
+  REQUIRE_EQ(site.Run({"car", "index", "--wrap", site.File("v1.car"), "-o", site.File("v2.car")}).code, 0);
+  std::string wrapped = ReadTextFile(site.File("v2.car"));
+  constexpr uint64_t kBad = 2'000'000;
+  wrapped[kBad] ^= 1;
+  std::atomic<int> asked = 0;  // for the bad byte
+  Notification reached;
+  HttpServer web([&](const HttpServer::Request& request, HttpServer::Connection& connection) {
+    uint64_t first = 0, last = 0;
+    const std::string range = request.Header("range");
+    const bool is_range = std::sscanf(range.c_str(), "bytes=%" SCNu64 "-%" SCNu64, &first, &last) == 2;
+    if (!is_range || first > kBad || last < kBad || ++asked == 1) {
+      return ServeContent(request, connection, wrapped, "\"v1\"");
+    }
+    if (asked == 2) reached.Notify();
+    connection.Hang();
+  });
+  site.Configure("[network]\nallow = [\"127.0.0.1\"]\n[limits.partial]\nrequest_bytes_max = 131072\n");
+  // By the index of the CAR itself, so nobody has looked at the bytes yet.
+  REQUIRE_EQ(site.Run({"add", "--no-verify", web.Url("/a.car")}).code, 0);
+  CHECK_EQ(asked, 0);
+  const Outcome verify = Interrupt(site, {"verify", "--repair", "--all"}, reached);
+  CAPTURE(verify.err);
+  CHECK_EQ(verify.code, 1);
+  CHECK_EQ(verify.out, "");
+  CHECK_EQ(site.Run({"ls", "--state", "errored"}).out, "");
+}
+
 // Secrets in every place that a secret can be given, and a look at everything that comes out. What is signed into a URL
 // is part of the URL that the record keeps; nothing else of the store holds it, and no output does.
 TEST_CASE("add: no secret is in any output, and none of a credential in any file of the repository") {

@@ -89,7 +89,15 @@ void PrintFigure(const std::string& name, double value, const std::string& unit,
   std::fflush(stdout);
 }
 
-int RunBench(const std::vector<std::string>& arguments) {
+std::string BenchList() {
+  std::string list;
+  for (const Named& bench : kAll) list += fmt::format("  {:<10} {}\n", bench.name, bench.what);
+  return list;
+}
+
+namespace {
+
+int Run(const std::vector<std::string>& arguments) {
   BenchConfig config;
   std::vector<std::string> names;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -104,9 +112,9 @@ int RunBench(const std::vector<std::string>& arguments) {
     } else if (!arguments[i].starts_with("-")) {
       names.push_back(arguments[i]);
     } else {
-      fmt::print(stderr, "usage: dagstore bench [NAME...] [--quick | --large] [--dir FOLDER] [--cars FOLDER]\n\n");
-      for (const Named& bench : kAll) fmt::print(stderr, "  {:<10} {}\n", bench.name, bench.what);
-      return arguments[i] == "--help" || arguments[i] == "-h" ? 0 : 2;
+      fmt::print(stderr, "usage: dagstore bench [NAME...] [--quick | --large] [--dir FOLDER] [--cars FOLDER]\n\n{}",
+                 BenchList());
+      return 2;
     }
   }
   for (const std::string& name : names) {
@@ -138,6 +146,18 @@ int RunBench(const std::vector<std::string>& arguments) {
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
   return 0;
+}
+
+}  // namespace
+
+int RunBench(const std::vector<std::string>& arguments) {
+  // The benchmarks make and remove folders as they go: one that cannot be had ends them all.
+  try {
+    return Run(arguments);
+  } catch (const std::filesystem::filesystem_error& error) {
+    fmt::print(stderr, "dagstore bench: {}\n", error.what());
+    return 1;
+  }
 }
 
 }  // namespace dagstore

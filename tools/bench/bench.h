@@ -18,6 +18,8 @@ struct BenchConfig {
   int repeats() const { return once ? 1 : quick ? 3 : 7; }
 };
 
+// The benchmarks, one a line: name and what it measures.
+std::string BenchList();
 // `argv` without the program and the word "bench". Returns an exit code.
 int RunBench(const std::vector<std::string>& arguments);
 

@@ -59,9 +59,7 @@ class Expander {
   void AddOne(const std::string& text) {
     std::error_code error;
     const fs::file_status status = fs::status(text, error);
-    if (fs::is_directory(status)) return AddFolder(text);
-    if (fs::is_regular_file(status)) return AddFile(text);
-    if (fs::exists(status)) return Complain(text, "is neither a file nor a folder");
+    if (fs::exists(status)) return AddFound(text, status);
     if (const absl::StatusOr<Url> url = Url::Parse(text); url.ok() && IsKnown(url->scheme)) {
       if (url->scheme == "s3" && (url->path.empty() || url->path.back() == '/')) return AddPrefix(text, *url);
       return AddUrl(text, *url);
@@ -70,7 +68,14 @@ class Expander {
                       url.ok() ? Message(mounts_.Make(*url).status()) : Message(url.status()));
     }
     if (text.find_first_of("*?[") != std::string::npos) return AddPattern(text);
-    Complain(text, "no such file or folder");
+    const bool is_nothing = status.type() == fs::file_type::not_found;
+    Complain(text, is_nothing ? "no such file or folder" : error.message());
+  }
+
+  void AddFound(const std::string& path, const fs::file_status& status) {
+    if (fs::is_directory(status)) return AddFolder(path);
+    if (fs::is_regular_file(status)) return AddFile(path);
+    Complain(path, "is neither a file nor a folder");
   }
 
   void AddUrl(const std::string& text, const Url& url) {
@@ -135,10 +140,13 @@ class Expander {
     const int result = glob(pattern.c_str(), 0, nullptr, &matches);
     if (result == 0) {
       for (size_t i = 0; i < matches.gl_pathc; ++i) {
-        if (fs::path path = matches.gl_pathv[i]; fs::is_directory(path))
-          AddFolder(path);
+        const std::string path = matches.gl_pathv[i];
+        std::error_code error;
+        const fs::file_status status = fs::status(path, error);
+        if (fs::exists(status))
+          AddFound(path, status);
         else
-          AddFile(path);
+          Complain(path, error.message());  // a link to nothing or to itself, a folder that cannot be searched
       }
     }
     globfree(&matches);
@@ -296,6 +304,10 @@ class Adder {
 
   // Added before. What was not finished then (killed, failed) is finished now.
   absl::Status Existing(size_t index, const std::string& key, const ShardRecord& record) {
+    if (!options_.also.empty() && options_.also != record.also) {
+      progress_.Clear();
+      cli::Complain(fmt::format("add: \"{}\" is there already: --also is not taken", ShardKey(key).Printable()));
+    }
     absl::StatusOr<Ticket> ticket = Ticket{0};
     if (record.state == ShardState::kErrored) {
       ticket = store_.RecoverShard(key, results_);
@@ -419,6 +431,10 @@ int RunAdd(const Context& context, const AddOptions& options) {
     return UsageError(
         fmt::format("--key names one shard, but there are {} CARs", expander.sources.size()));
   }
+  if (!options.also.empty() && expander.sources.size() != 1) {
+    return UsageError(
+        fmt::format("--also names another place of one CAR, but there are {} CARs", expander.sources.size()));
+  }
   Options store;
   store.index_threads = options.jobs;
   return WithStore(context, OpenMode::kCreate, std::move(store), [&](DagStore& opened) {
@@ -446,7 +462,8 @@ void DefineAddCommand(CLI::App& app, Context& context) {
   add->add_flag("--lazy", o->lazy, "Register only; index when it is first needed by key");
   add->add_option("--also", o->also,
                   "Another URL of the same bytes, if there is one source; asked when those before it\n"
-                  "fail. May be repeated")
+                  "fail. May be repeated; not taken where the shard is there already")
+      ->allow_extra_args(false)  // one each time: what follows is a source
       ->type_name("URL");
   add->add_flag("--no-verify", o->no_verify,
                 "Index without hashing every block (blocks are still hashed when read)");

@@ -61,10 +61,7 @@ int RunGet(const Context& context, const Options& o) {
     absl::Status status = blocks.Get(cid->view(), block);
     if (!status.ok()) return Fail("get", status);
     absl::StatusOr<std::unique_ptr<Output>> output = Output::Open(o.output);
-    if (!output.ok()) {
-      Fail("get", output.status());
-      return int{kExitFailed};
-    }
+    if (!output.ok()) return Fail("get", output.status());
     status = (*output)->Append(block.data());
     if (status.ok()) status = (*output)->Finish();
     return status.ok() ? int{kExitOk} : Fail("get", status);
@@ -128,6 +125,7 @@ int RunFind(const Context& context, const Options& o) {
       found = found || !page->shards.empty();
       left -= page->shards.size();
       find.after = page->next_after;
+      if (!Print("") || Interrupted().cancelled()) return int{kExitFailed};  // stdout may be gone
     } while (find.after != 0 && left != 0);
     if (find.after != 0) Complain(fmt::format("there may be more: --after {}", find.after));
     if (found || find.after != 0 || code != kExitOk) return code;
@@ -217,10 +215,7 @@ int RunExport(const Context& context, const Options& o) {
   return WithBlocks(context, [&](DagStore&, const IndexedBlockstore& blocks) {
     const std::string what = fmt::format("export {}", o.target);
     const absl::StatusOr<std::unique_ptr<Output>> output = Output::Open(o.output);
-    if (!output.ok()) {
-      Fail(what, output.status());
-      return int{kExitFailed};
-    }
+    if (!output.ok()) return Fail(what, output.status());
     BlockstoreGetter getter(blocks);
     Progress progress(context, "exporting");
     CarExportStats stats;
@@ -273,8 +268,9 @@ class Tree {
       }
       const Entry entry = std::move(folder.entries[folder.next++]);
       const std::string name = folder.prefix + entry.name;
+      RETURN_IF_ERROR(work_.Check());
       const std::optional<NodeInfo> node = Look(entry.cid);
-      PrintEntry(entry, name, node);
+      if (!PrintEntry(entry, name, node)) return Cancelled("stdout is closed");
       if (!recursive_ || !IsFolder(node)) continue;
       if (stack.size() >= kTreeDepthMax)
         return ResourceExhausted("folders are nested deeper than {}", kTreeDepthMax);
@@ -300,7 +296,7 @@ class Tree {
     constexpr size_t kEntriesMax = 10'000'000;  // held in memory, to be sorted
     Folder folder{prefix, {}, 0};
     ListOptions options;
-    options.work = InterruptibleWork();
+    options.work = work_;
     RETURN_IF_ERROR(ListDirectory(getter_, cid.view(), options, [&](const DirEntry& entry) {
       folder.entries.push_back({std::string(entry.name), Cid(entry.cid), entry.tsize});
       return folder.entries.size() <= kEntriesMax;
@@ -324,7 +320,8 @@ class Tree {
            (node->kind == UnixFsKind::kDirectory || node->kind == UnixFsKind::kHamtShard);
   }
 
-  void PrintEntry(const Entry& entry, const std::string& name,
+  // False once stdout is gone.
+  bool PrintEntry(const Entry& entry, const std::string& name,
                   const std::optional<NodeInfo>& node) {
     const bool folder = IsFolder(node);
     const bool link = node.has_value() && node->kind == UnixFsKind::kSymlink;
@@ -336,19 +333,19 @@ class Tree {
       Json line = {{"name", name}, {"kind", kind}, {"cid", entry.cid.ToText()}};
       if (kind == "file") line["size"] = node->size;
       if (link) line["target"] = node->target;
-      PrintLine(line);
-      return;
+      return PrintLine(line);
     }
     const std::string size = kind == "file"      ? std::to_string(node->size)
                              : kind == "unknown" ? "?"
                                                  : "-";
-    cli::Print(fmt::format("{}  {:>12}  {}{}{}\n", entry.cid.ToText(), size, LineText(name),
-                           folder ? "/" : "", link ? " -> " + LineText(node->target) : ""));
+    return cli::Print(fmt::format("{}  {:>12}  {}{}{}\n", entry.cid.ToText(), size, LineText(name),
+                                  folder ? "/" : "", link ? " -> " + LineText(node->target) : ""));
   }
 
   const Context& context_;
   BlockGetter& getter_;
   const bool recursive_;
+  const WorkContext work_ = InterruptibleWork();
 };
 
 int RunTree(const Context& context, const Options& o) {
@@ -385,7 +382,8 @@ void DefineBlockCommands(CLI::App& app, Context& context) {
         ->type_name("FILE");
   };
   const char* const kRange =
-      "FROM:TO in bytes, both included; either may be left out; negative counts from the end";
+      "FROM:TO in bytes, both included; either may be left out; negative counts from the end,\n"
+      "and a negative TO is left out itself: 0:-1 is all but the last byte";
 
   const auto [get, get_options] =
       define("get", "The bytes of a block, checked against its CID", "CID", RunGet);
@@ -395,7 +393,7 @@ void DefineBlockCommands(CLI::App& app, Context& context) {
       "block\n");
 
   define("has", "Whether a block is here: yes or no, exit code 0 or 3", "CID", RunHas);
-  define("size", "Length of a block in bytes, from the index alone", "CID", RunSize);
+  define("size", "Length of a block in bytes, without reading it", "CID", RunSize);
   const auto [find, find_options] =
       define("find", "Keys of the shards that hold a block, or have it as a root, one a line",
              "CID", RunFind);

@@ -372,6 +372,7 @@ absl::Status Create(const Context& context, const Options& o, Cid& root, PackSta
                                progress.Update(stats.files, 0, "files", output->bytes(), 0);
                                return output->Append(bytes);
                              },
+                             [&](const FileStat& file) { return output->IsOurs(file); },
                              InterruptibleWork(), stats));
   const Bytes header = EncodeCarHeader({root});
   DAGSTORE_CHECK(header.size() == header_size);
@@ -448,7 +449,8 @@ void DefineCarCommands(CLI::App& app, Context& context) {
       "create", "Pack files and folders as UnixFS; prints the root", "CAR to write", RunCreate);
   create
       ->add_option("INPUT", create_options->inputs,
-                   "Files and folders; several get a folder around them")
+                   "Files and folders; several get a folder around them. The CAR itself is left\n"
+                   "out of the folder it is written to")
       ->required()
       ->type_name("");
   create->footer("Example:\n  dagstore car create photos.car photos/\n");

@@ -318,6 +318,15 @@ std::string TimeText(absl::Time time) {
   return std::string(absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone()));
 }
 
+namespace {
+
+// NotFound is about shards and CIDs, and has an exit code of its own; a folder that is missing has failed.
+absl::Status OfOutput(const absl::Status& status) {
+  return absl::IsNotFound(status) ? FailedPrecondition("{}", Message(status)) : status;
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Output>> Output::Open(const std::string& path) {
   std::unique_ptr<Output> output(new Output());
   if (path.empty() || path == "-") return output;
@@ -330,8 +339,20 @@ absl::StatusOr<std::unique_ptr<Output>> Output::Open(const std::string& path) {
   output->path_ = path;
   output->dir_ = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
   output->temp_path_ = fmt::format("{}.{}.tmp", path, getpid());
-  ASSIGN_OR_RETURN(output->file_, Io::Posix().Create(output->temp_path_));
+  absl::StatusOr<std::unique_ptr<WritableFile>> file = Io::Posix().Create(output->temp_path_);
+  RETURN_IF_ERROR(OfOutput(file.status()));
+  output->file_ = *std::move(file);
+  for (const std::string& name : {output->path_, output->temp_path_}) {
+    const absl::StatusOr<FileStat> file = Io::Posix().Stat(name, Follow::kNever);
+    if (file.ok()) output->ours_.push_back(*file);
+  }
   return output;
+}
+
+bool Output::IsOurs(const FileStat& file) const {
+  return std::any_of(ours_.begin(), ours_.end(), [&](const FileStat& ours) {
+    return ours.device == file.device && ours.inode == file.inode;
+  });
 }
 
 Output::~Output() {
@@ -358,10 +379,10 @@ absl::Status Output::Finish() {
   RETURN_IF_ERROR(file_->Close());
   // The store's own files are for their owner alone; this one is the user's.
   if (chmod(temp_path_.c_str(), 0666 & ~g_umask) != 0)
-    return ErrnoStatus(errno, fmt::format("chmod {}", temp_path_));
-  RETURN_IF_ERROR(Io::Posix().Rename(temp_path_, path_));
+    return OfOutput(ErrnoStatus(errno, fmt::format("chmod {}", temp_path_)));
+  RETURN_IF_ERROR(OfOutput(Io::Posix().Rename(temp_path_, path_)));
   file_.reset();
-  return Io::Posix().SyncDir(dir_);
+  return OfOutput(Io::Posix().SyncDir(dir_));
 }
 
 // ---- Progress ----

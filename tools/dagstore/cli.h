@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/io.h"
 #include "base/text.h"
@@ -112,7 +113,7 @@ std::string Count(uint64_t n, std::string_view noun);  // "1 block", "2 blocks"
 std::string TimeText(absl::Time time);                 // UTC, to the second; "-" for the epoch
 
 // Where data of a command goes: stdout, or a file that appears whole under its name once Finish()
-// says so.
+// says so. Errors are never NotFound.
 class Output {
  public:
   // `path` empty or "-": stdout.
@@ -124,12 +125,15 @@ class Output {
   absl::Status WriteAt(uint64_t offset, Span bytes);
   absl::Status Finish();
   bool is_file() const { return file_ != nullptr; }
+  // What is written, or what Finish() will replace.
+  bool IsOurs(const FileStat& file) const;
   uint64_t bytes() const { return bytes_; }
 
  private:
   Output() = default;
   std::string path_, temp_path_, dir_;
   std::unique_ptr<WritableFile> file_;
+  std::vector<FileStat> ours_;
   uint64_t bytes_ = 0;
 };
 

@@ -156,7 +156,7 @@ class Reader {
   void CheckKeys(const toml::table& table, const std::string& where, const std::set<std::string_view>& known) {
     for (auto&& [key, node] : table) {
       if (known.contains(key.str())) continue;
-      std::string message = fmt::format("unknown key \"{}\"{}", Printable(key.str()), where);
+      std::string message = fmt::format("unknown key \"{}\"{}", key.str(), where);
       if (ok()) status_ = InvalidArgument("{}:{}: {}", path_, key.source().begin.line, message);
     }
   }
@@ -245,7 +245,7 @@ class Reader {
                        [&](const std::string& name, const toml::node& node) {
                          const char* value = environment_(name.c_str());
                          if (value == nullptr || *value == '\0') {
-                           return Fail(node, fmt::format("the environment variable {} is not set", Printable(name)));
+                           return Fail(node, fmt::format("the environment variable {} is not set", name));
                          }
                          if (!secret.empty()) return Fail(node, fmt::format("{} is there twice", key));
                          secret = Secret(value);
@@ -257,7 +257,7 @@ class Reader {
   void ReadCredentials(const toml::table& table, bool inline_allowed, Credentials* credentials) {
     for (auto&& [id, node] : table) {
       if (!node.is_table()) {
-        Fail(node, fmt::format("credential {} is a table", Printable(id.str())));
+        Fail(node, fmt::format("credential {} is a table", id.str()));
         continue;
       }
       const toml::table& fields = *node.as_table();
@@ -283,9 +283,9 @@ class Reader {
         credential.secret = SecretText(fields, "secret_access_key", inline_allowed);
         credential.session_token = SecretText(fields, "session_token", inline_allowed);
       } else {
-        Fail(node, fmt::format("credential {}: kind is basic, bearer or aws", Printable(id.str())));
+        Fail(node, fmt::format("credential {}: kind is basic, bearer or aws", id.str()));
       }
-      CheckKeys(fields, fmt::format(" of a credential of kind {}", Printable(kind)), known);
+      CheckKeys(fields, fmt::format(" of a credential of kind {}", kind), known);
       if (!ok()) return;
       if (const absl::Status status = credentials->Add(std::string(id.str()), std::move(credential)); !status.ok()) {
         Fail(node, Message(status));
@@ -303,13 +303,6 @@ class Reader {
     } else {
       Fail(*node, fmt::format("{} is {}", key, wanted));
     }
-  }
-
-  // Keys come from a file that may be the wrong one.
-  static std::string Printable(std::string_view text) {
-    std::string out;
-    for (const char c : text.substr(0, 64)) out += c >= ' ' && c < 0x7f ? c : '?';
-    return out;
   }
 
   const std::string path_;

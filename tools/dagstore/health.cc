@@ -5,7 +5,9 @@
 #include <atomic>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/mutex.h"
 #include "dagstore/fsck.h"
@@ -45,7 +47,12 @@ class Verifier {
     const size_t jobs = std::min(options_.jobs != 0 ? static_cast<size_t>(options_.jobs) : cores,
                                  std::max<size_t>(keys_.size(), 1));
     std::vector<std::thread> threads;
-    for (size_t i = 1; i < jobs; ++i) threads.emplace_back([this] { Work(); });
+    threads.reserve(jobs);
+    try {
+      for (size_t i = 1; i < jobs; ++i) threads.emplace_back([this] { Work(); });
+    } catch (const std::system_error&) {
+      // No thread is left: those that are there do all of it.
+    }
     Work();
     for (std::thread& thread : threads) thread.join();
     const MutexLock lock(mu_);
@@ -75,7 +82,8 @@ class Verifier {
     if (was_errored && options_.repair)
       return Recover(key, ScrubReport(), record->Cause(), /*by_store=*/false);
     if (was_errored) return Unreadable(key, record->Cause());
-    absl::StatusOr<Accessor> accessor = store_.AcquireShardSync(key);
+    absl::StatusOr<Accessor> accessor = store_.AcquireShardFor(key, InterruptibleWork());
+    if (IsStopped(accessor.status())) return;
     if (!accessor.ok()) return Unreadable(key, accessor.status());
     uint64_t counted = 0;
     const absl::StatusOr<ScrubReport> report =
@@ -102,6 +110,7 @@ class Verifier {
         ++repaired_;
         return Print(key, "repaired", *mended, report->status);
       }
+      if (Interrupted().cancelled()) return;  // nobody knows yet whether it can be mended
     }
     accessor->ReportDamage(report->status, report->damage);
     accessor->Close();
@@ -133,13 +142,19 @@ class Verifier {
     return report.sound() ? std::optional(report) : std::nullopt;
   }
 
+  // Ctrl-C ended it: that says nothing about the shard.
+  static bool IsStopped(const absl::Status& status) {
+    return Interrupted().cancelled() && absl::IsCancelled(status);
+  }
+
   // Builds the index again, which hashes every block, or waits for the store, which is at it
   // already.
   void Recover(const std::string& key, const ScrubReport& report, const absl::Status& cause,
                bool by_store) {
-    absl::Status status = store_.RecoverShardSync(key);
+    absl::Status status = store_.RecoverShardFor(key, InterruptibleWork());
     if (by_store && absl::IsFailedPrecondition(status))
-      status = store_.AcquireShardSync(key).status();
+      status = store_.AcquireShardFor(key, InterruptibleWork()).status();
+    if (IsStopped(status)) return;
     const MutexLock lock(mu_);
     ++bad_;
     if (status.ok()) {

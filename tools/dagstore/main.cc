@@ -29,7 +29,9 @@ int Main(int argc, char** argv) {
                  "Configuration of mounts and limits (default: $DAGSTORE_CONFIG, else none)")
       ->type_name("FILE");
   app.add_flag("--json", context.json, "Data as JSON, one object a line");
-  app.add_flag("--quiet", context.quiet, "No progress and no summaries on stderr");
+  app.add_flag("--quiet", context.quiet,
+               "No progress, no summaries, and no output of has, rm, pin, unpin and\n"
+               "quarantine --drop: their exit code tells. With --json it is printed all the same");
   app.add_option("--trace", context.trace,
                  "Append the spans of the command to FILE, as OTLP in JSON (-: stderr)")
       ->type_name("FILE");
@@ -53,6 +55,7 @@ int Main(int argc, char** argv) {
   DefineCarCommands(app, context);
   CLI::App* bench =
       app.add_subcommand("bench", "Repeatable benchmarks: [NAME...] [--quick | --large] [--dir D] [--cars D]");
+  bench->footer("Benchmarks (default: all):\n" + BenchList());
   bench->prefix_command()->fallthrough(false);  // its arguments are its own
   bench->callback(
       [&context, bench] { context.command = [bench] { return RunBench(bench->remaining()); }; });

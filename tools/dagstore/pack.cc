@@ -43,8 +43,9 @@ class UnixFsMessage {
 
 class Packer {
  public:
-  Packer(const ByteSink& sink, const WorkContext& work, PackStats& stats)
-      : sink_(sink), work_(work), stats_(stats) {}
+  Packer(const ByteSink& sink, absl::FunctionRef<bool(const FileStat&)> leave_out,
+         const WorkContext& work, PackStats& stats)
+      : sink_(sink), leave_out_(leave_out), work_(work), stats_(stats) {}
 
   absl::StatusOr<Cid> PackAll(const std::vector<std::string>& inputs) {
     std::vector<Named> top;
@@ -132,22 +133,15 @@ class Packer {
     ASSIGN_OR_RETURN(const std::unique_ptr<RandomFile> file, Io::Posix().Open(path));
     std::vector<std::vector<Node>> levels(1);
     Bytes chunk;
-    for (uint64_t offset = 0;;) {
-      chunk.resize(kChunkBytes);
-      size_t have = 0;
-      while (have < kChunkBytes) {
-        ASSIGN_OR_RETURN(const size_t n,
-                         file->ReadSome(offset + have, kChunkBytes - have, chunk.data() + have));
-        if (n == 0) break;
-        have += n;
-      }
-      if (have == 0 && offset != 0) break;
-      ASSIGN_OR_RETURN(Node leaf, Put(kCodecRaw, Span(chunk.data(), have)));
+    uint64_t offset = 0;
+    do {
+      chunk.resize(std::min<uint64_t>(kChunkBytes, file->Size() - offset));
+      RETURN_IF_ERROR(file->Read(offset, chunk.size(), chunk.data()));
+      ASSIGN_OR_RETURN(Node leaf, Put(kCodecRaw, chunk));
       RETURN_IF_ERROR(AddToLevel(levels, std::move(leaf)));
-      offset += have;
-      stats_.file_bytes += have;
-      if (have < kChunkBytes) break;
-    }
+      offset += chunk.size();
+    } while (offset < file->Size());
+    stats_.file_bytes += offset;
     ++stats_.files;
     for (size_t level = 0;; ++level) {
       if (level + 1 == levels.size() && levels[level].size() == 1) return levels[level].front();
@@ -220,6 +214,10 @@ class Packer {
         stack.push_back(std::move(below));
         continue;
       }
+      if (fs::is_regular_file(kind)) {
+        ASSIGN_OR_RETURN(const FileStat file, Io::Posix().Stat(child, Follow::kNever));
+        if (leave_out_(file)) continue;
+      }
       ASSIGN_OR_RETURN(Node node, PackLeaf(child, kind));
       folder.done.push_back({name, std::move(node)});
     }
@@ -232,6 +230,7 @@ class Packer {
   }
 
   const ByteSink& sink_;
+  const absl::FunctionRef<bool(const FileStat&)> leave_out_;
   const WorkContext work_;
   PackStats& stats_;
   absl::flat_hash_set<Cid> written_;
@@ -240,8 +239,9 @@ class Packer {
 }  // namespace
 
 absl::StatusOr<Cid> Pack(const std::vector<std::string>& inputs, const ByteSink& sink,
+                         absl::FunctionRef<bool(const FileStat&)> leave_out,
                          const WorkContext& work, PackStats& stats) {
-  return Packer(sink, work, stats).PackAll(inputs);
+  return Packer(sink, leave_out, work, stats).PackAll(inputs);
 }
 
 }  // namespace dagstore::cli

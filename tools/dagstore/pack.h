@@ -6,10 +6,12 @@
 // every block written.
 #pragma once
 
-#include <functional>
+#include <absl/functional/function_ref.h>
+
 #include <string>
 #include <vector>
 
+#include "base/io.h"
 #include "base/reader.h"
 #include "shard/car_writer.h"
 
@@ -29,10 +31,13 @@ struct PackStats {
 };
 
 // Writes sections (without a CAR header) to `sink`, each block once, children first. Gives the
-// root: the node of the one input, or of a directory that holds several under their names.
+// root: the node of the one input, or of a directory that holds several under their names. Files in
+// folders are left out where `leave_out` says so: the CAR that is being written, if it lies in one.
+// A file that grows meanwhile is packed as long as it was; DataLoss if it has become shorter.
 // InvalidArgument: two inputs of one name, something that is neither file nor folder nor symlink.
 // ResourceExhausted: a limit above. What the files say.
 absl::StatusOr<Cid> Pack(const std::vector<std::string>& inputs, const ByteSink& sink,
+                         absl::FunctionRef<bool(const FileStat&)> leave_out,
                          const WorkContext& work, PackStats& stats);
 
 }  // namespace dagstore::cli
