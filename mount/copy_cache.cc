@@ -111,12 +111,25 @@ void CopyCache::Return(uint64_t bytes) {
   changed_->NotifyAll();
 }
 
-void CopyCache::Holds(const std::string& name, uint64_t bytes) {
+void CopyCache::Add(const std::string& name, uint64_t bytes) {
   const MutexLock lock(mu_);
   auto [it, fresh] = copies_.try_emplace(name);
   if (fresh) policy_->Insert(name);
-  if (it->second.going) going_ += bytes - it->second.bytes;
-  it->second.bytes = bytes;
+  if (it->second.going) going_ += bytes;
+  it->second.bytes += bytes;
+}
+
+void CopyCache::Drop(const std::string& name, uint64_t bytes) {
+  {
+    const MutexLock lock(mu_);
+    const auto it = copies_.find(name);
+    if (it == copies_.end()) return;
+    bytes = std::min(bytes, it->second.bytes);
+    if (it->second.going) going_ -= bytes;
+    it->second.bytes -= bytes;
+    taken_ -= std::min(taken_, bytes);
+  }
+  changed_->NotifyAll();
 }
 
 void CopyCache::Used(const std::string& name) {
@@ -145,7 +158,7 @@ void CopyCache::Found(const std::string& name, uint64_t bytes) {
     const MutexLock lock(mu_);
     TakeNow(bytes);
   }
-  Holds(name, bytes);
+  Add(name, bytes);
 }
 
 void CopyCache::Own(const std::string& name, std::string owner) {

@@ -38,11 +38,14 @@ class SpaceGate {
   // Gives back what was taken and not written, or written and removed.
   virtual void Return(uint64_t bytes) = 0;
 
-  // The copy `name` holds `bytes` of what was taken (more or less than before).
-  virtual void Holds(const std::string& name, uint64_t bytes) = 0;
-  virtual void Used(const std::string& name) = 0;  // opened for a reader
+  // `bytes` of what was taken are on disk as part of the copy `name`. Whoever took them returns them no more.
+  virtual void Add(const std::string& name, uint64_t bytes) = 0;
+  // So many bytes of the copy are not on disk any more, and given back.
+  virtual void Drop(const std::string& name, uint64_t bytes) = 0;
   // The copy is removed; what it held is given back.
   virtual void Gone(const std::string& name) = 0;
+  virtual uint64_t BytesOf(const std::string& name) const = 0;
+  virtual void Used(const std::string& name) = 0;  // opened for a reader
 };
 
 struct CopyCacheOptions {
@@ -73,9 +76,11 @@ class CopyCache final : public SpaceGate {
   absl::Status Take(uint64_t bytes, const WorkContext& work) override;
   bool TryTake(uint64_t bytes) override;
   void Return(uint64_t bytes) override;
-  void Holds(const std::string& name, uint64_t bytes) override;
-  void Used(const std::string& name) override;
+  void Add(const std::string& name, uint64_t bytes) override;
+  void Drop(const std::string& name, uint64_t bytes) override;
   void Gone(const std::string& name) override;
+  uint64_t BytesOf(const std::string& name) const override;
+  void Used(const std::string& name) override;
 
   // A copy that was there when the store opened: `bytes` are taken for it, whatever the quota says.
   void Found(const std::string& name, uint64_t bytes);
@@ -93,7 +98,6 @@ class CopyCache final : public SpaceGate {
   // Gives copies up until no more than `bytes` are taken, or none may go. Does not wait. How many were named.
   size_t Shrink(uint64_t bytes);
 
-  uint64_t BytesOf(const std::string& name) const;
   CopyCacheStats Stats() const;
 
  private:

@@ -119,7 +119,7 @@ class Upgrader::Space {
     return absl::OkStatus();
   }
   void KeepAs(const std::string& name) {
-    if (gate_ != nullptr) gate_->Holds(name, taken_);
+    if (gate_ != nullptr && taken_ != 0) gate_->Add(name, taken_);
     taken_ = 0;
   }
 
@@ -583,6 +583,7 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
   };
   absl::StatusOr<Upgraded> made = fill();
   if (made.ok()) {
+    ReplaceOld(CopyName(spec), io);
     space.KeepAs(CopyName(spec));
     made->stat = stat;
   } else {
@@ -592,6 +593,16 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
     if (!removed.ok() && !absl::IsNotFound(removed)) space.KeepAs(temp);
   }
   return made;
+}
+
+void Upgrader::ReplaceOld(const std::string& name, Io& io) {
+  if (options_.space == nullptr || options_.space->BytesOf(name) == 0) return;
+  if (const std::shared_ptr<PartialCopy> old = Live(name)) old->Abandon();
+  for (const char* ending : {"map", "part"}) {
+    const absl::Status removed = io.Remove(PathOf(WithEnding(name, ending)));
+    if (!removed.ok() && !absl::IsNotFound(removed)) return;  // keeps its room, until the copy goes
+  }
+  options_.space->Gone(name);
 }
 
 absl::StatusOr<std::unique_ptr<WritableFile>> Upgrader::CreateTemp(const TransientSpec& spec,

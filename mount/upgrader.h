@@ -191,6 +191,8 @@ class Upgrader {
   absl::StatusOr<size_t> SweepTempsOf(const std::vector<std::string>& names, Io& io);
   absl::StatusOr<std::vector<TransientInfo>> ListOf(const std::vector<std::string>& names, Io& io) const;
   std::string TrashDir() const { return options_.folder + "/" + kTrashName; }
+  // A whole copy has replaced what had its name before, whose room is given back.
+  void ReplaceOld(const std::string& name, Io& io);
   // Nobody goes on with `copy` any more.
   void Disown(const std::string& copy);
   std::shared_ptr<PartialCopy> Live(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);

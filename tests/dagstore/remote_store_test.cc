@@ -299,6 +299,25 @@ TEST_CASE("remote store: destroying a shard leaves nothing of a fetch that broke
   CHECK_EQ(world.BytesOnDisk(), 0);
 }
 
+constexpr uint64_t kOverhead = 16 << 10;  // of a partial copy, besides its extents
+
+TEST_CASE("remote store: what the first location sent before it failed takes no room of the copy from the second") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& first = world.Source("a", MakeCar(3, 20'000));
+  first.fail_at = first.content.size() / 2;
+  RemoteSource& second = world.Source("mirror", MakeCar(3, 20'000));
+  second.validator = "mirror's own";
+  RegisterOptions with;
+  with.also = {"remote://mirror/a.car"};
+  REQUIRE_STATUS_OK(world.Register("a", with));
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, second.content.size() + kOverhead);
+  CheckServes(*world.store, "a", 3, 500);
+  REQUIRE_STATUS_OK(world.store->DestroyShardSync(ShardKey("a")));
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, 0);
+}
+
 TEST_CASE("remote store: gc spares what an earlier process fetched while a job goes on with it") {
   World world;
   RemoteSource& source = world.BreakOff();

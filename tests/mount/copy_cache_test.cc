@@ -20,7 +20,7 @@ struct World {
   void Put(const std::string& name, uint64_t bytes) {
     cache->Own(name, "of " + name);
     REQUIRE_STATUS_OK(cache->Take(bytes, {}));
-    cache->Holds(name, bytes);
+    cache->Add(name, bytes);
   }
 
   FakeIo io;
@@ -34,7 +34,7 @@ TEST_CASE("copy cache: above the high watermark the least used go, down to the l
   for (const char* name : {"a", "b", "c"}) world.Put(name, 300);
   CHECK(world.asked.empty());
   CHECK(world.cache->TryTake(100));  // 1000 of 1000
-  world.cache->Holds("d", 100);
+  world.cache->Add("d", 100);
   CHECK_EQ(world.asked, std::vector<std::string>{"of a"});
   CHECK_FALSE(world.cache->TryTake(1));  // named is not gone
   CHECK_EQ(world.asked.size(), 1);
@@ -64,7 +64,7 @@ TEST_CASE("copy cache: pinned copies, copies without an owner, and copies in use
   world.Put("pinned", 300);
   world.cache->Pin("of pinned", true);
   REQUIRE_STATUS_OK(world.cache->Take(300, {}));
-  world.cache->Holds("nobodys", 300);
+  world.cache->Add("nobodys", 300);
   world.Put("used", 300);
   CHECK_FALSE(world.cache->TryTake(500));
   CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"of used"});
