@@ -310,6 +310,7 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& uncovered) {
     if (!record.ok()) continue;
     if (has_copy && record->copy.has_value() && record->copy->owned) {
       repository->copies->Own(record->copy->name, std::string(key));
+      repository->upgrader->NamedByRecord(record->copy->name);
     }
     if (errored) engine->RestoreError(key, DecodeError(*record), record->attempts);
   }

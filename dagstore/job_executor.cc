@@ -294,7 +294,7 @@ void JobExecutor::LeaveCopy(Indexed& tried, const absl::Status& cause) const {
   source.reader.reset();
   const bool goes_on = absl::IsUnavailable(cause) || absl::IsCancelled(cause) || absl::IsDeadlineExceeded(cause);
   if (source.partial != nullptr && goes_on && !source.partial->sealed()) {
-    seams_.upgrader->KeepForLater(*source.partial);
+    if (!tried.of_record) seams_.upgrader->KeepForLater(*source.partial);
   } else if (source.local.has_value() && source.local->owned && !tried.of_record && !Mutant(kMutantUselessCopyKept)) {
     (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the cause is what matters
   }
@@ -319,6 +319,8 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   }
   const bool replaced = !result.record->copy.has_value() || result.record->copy->name != old_copy;
   if (replaced && !Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
+  // Of another version, or it would have been gone on with. Should it stay, the next who needs room names it.
+  if (seams_.upgrader != nullptr) seams_.upgrader->DeleteLeft(*seams_.io, job.key.FileStem()).IgnoreError();
   return absl::OkStatus();
 }
 

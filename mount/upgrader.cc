@@ -497,9 +497,20 @@ absl::Status Upgrader::DeleteOrphan(Io& io, const std::string& name) {
 
 void Upgrader::KeepForLater(const PartialCopy& copy) {
   if (copy.keeps_nothing() || copy.sealed() || copy.BytesThere() == 0) return;
+  std::string before;
+  {
+    const MutexLock lock(mu_);
+    std::string& left = left_[StemOf(copy.name())];
+    before = std::exchange(left, copy.name());
+    ours_.erase(copy.name());
+  }
+  // Should it stay, the next who needs room names it.
+  if (!before.empty() && before != copy.name()) DeleteOrphan(*context_->io, before).IgnoreError();
+}
+
+void Upgrader::NamedByRecord(const std::string& name) {
   const MutexLock lock(mu_);
-  left_[StemOf(copy.name())] = copy.name();
-  ours_.erase(copy.name());
+  Unleave(name);
 }
 
 absl::Status Upgrader::DeleteLeft(Io& io, const std::string& name_stem) {

@@ -126,7 +126,10 @@ class Upgrader {
   // Worker thread. Deletes a copy that no record names; FailedPrecondition if a job has made it or goes on with it.
   absl::Status DeleteOrphan(Io& io, const std::string& name);
   // The job that made `copy` failed, and another attempt may go on with it: the map is stored, and Discard spares it.
+  // Worker thread. No record names it. Removes what was kept of the same shard before: one is gone on with.
   void KeepForLater(const PartialCopy& copy);
+  // A record names the copy that an earlier process left: the record's owner goes on with it, nobody else.
+  void NamedByRecord(const std::string& name);
   // Worker thread. Removes what was kept for later of the shard whose copies begin with `name_stem`.
   absl::Status DeleteLeft(Io& io, const std::string& name_stem);
   // Delete, unless somebody may still want it.

@@ -334,6 +334,38 @@ TEST_CASE("remote store: a fetch that broke off makes room for a copy that someb
   CHECK_LE(world.BytesOnDisk(), wanted.content.size() + 8192);
 }
 
+TEST_CASE("remote store: what broke off of one version of a source does not outlive a copy of the next") {
+  World world;
+  RemoteSource& source = world.BreakOff();
+  const auto files = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(world.options.dir + "/transients"))
+      names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  const std::vector<std::string> first = files();
+  REQUIRE_EQ(first.size(), 2);  // .map and .part
+  SUBCASE("by the same process") {}
+  SUBCASE("by the next") { world.Restart(); }
+  source.validator = "v2";
+  SUBCASE("one that breaks off, too") {
+    CHECK_CODE(world.store->RecoverShardSync(ShardKey("a")), kUnavailable);
+    const std::vector<std::string> second = files();
+    CHECK_EQ(second.size(), 2);
+    for (const std::string& name : first) CHECK_EQ(std::count(second.begin(), second.end(), name), 0);
+    CHECK_EQ(ValueOf(world.store->Stats()).copies.copies, 1);
+    source.validator = "v3";
+  }
+  source.fail_at.reset();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CHECK_EQ(files().size(), 1);
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, source.content.size() + kOverhead);
+  CheckServes(*world.store, "a", 3, 500);
+  REQUIRE_STATUS_OK(world.store->DestroyShardSync(ShardKey("a")));
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, 0);
+}
+
 TEST_CASE("remote store: a copy that no record names makes room, not the one that is read") {
   World world;
   RemoteSource& source = world.Source("a", MakeCar(3, 2000));
