@@ -191,19 +191,19 @@ absl::Status DagStore::Core::Start() {
         [runner = runner.get()](absl::AnyInvocable<void()> work) { runner->PostFetch(std::move(work)); },
         &runner->fetch_stand_ins());
     repository->copies->SetEvictor([queues = queues, copies = std::weak_ptr<CopyCache>(repository->copies)](
-                                       std::vector<std::string> owners) {
+                                       const std::vector<CopyCache::Victim>& victims) {
       Request evict(NobodysMeta());
-      evict.inspect = [copies, owners](Engine& e) {
+      evict.inspect = [copies, victims](Engine& e) {
         e.AssertLoop();
         const std::shared_ptr<CopyCache> cache = copies.lock();
-        for (const std::string& owner : owners) {
-          if (!e.Evict(ShardKey(owner)) && cache != nullptr) cache->EvictionRefused(owner);
+        for (const CopyCache::Victim& victim : victims) {
+          if (!e.Evict(ShardKey(victim.owner), victim.name) && cache != nullptr) cache->EvictionRefused(victim.name);
         }
       };
       if (queues->PushRequest(std::move(evict)).ok()) return;
       const std::shared_ptr<CopyCache> cache = copies.lock();
-      for (const std::string& owner : owners) {
-        if (cache != nullptr) cache->EvictionRefused(owner);
+      for (const CopyCache::Victim& victim : victims) {
+        if (cache != nullptr) cache->EvictionRefused(victim.name);
       }
     });
   }
@@ -314,10 +314,14 @@ absl::Status DagStore::Core::Restore(std::vector<Ordinal>& to_add) {
     if (!record.ok()) continue;
     if (has_copy && record->copy.has_value() && record->copy->owned) {
       repository->copies->Own(record->copy->name, std::string(key));
+      repository->upgrader->NamedByRecord(record->copy->name);
     }
     if (errored) engine->RestoreError(key, record->Cause(), record->attempts);
   }
   RETURN_IF_ERROR(records->status());
+  // A record that cannot be read may name any of the others.
+  if (repository->copies != nullptr && quarantined.load(std::memory_order_relaxed) == 0)
+    repository->copies->OrphanOthers();
 
   const std::unique_ptr<KvCursor> pins = kv.Scan(KvTable::kMeta, kMetaPin, kMetaPin);
   for (; pins->Valid(); pins->Next()) {

@@ -539,7 +539,7 @@ void Engine::Step(uint32_t index, ShardOp op, Cause& cause) {
     QueueInitializeJob(index, cause.result != nullptr ? Aside(cause.meta) : cause.meta);
   }
   if ((row.effects & kStartOpen) != 0) StartOpen(index);
-  if ((row.effects & kStartCollect) != 0) StartCollect(index, cause.meta);
+  if ((row.effects & kStartCollect) != 0) StartCollect(index, cause);
   if ((row.effects & kStartDestroy) != 0) StartDestroy(index, cause.meta);
 
   if ((row.effects & kErase) != 0) {
@@ -1077,10 +1077,12 @@ void Engine::StartOpen(uint32_t index) {
   StartJob(NewJob(index, JobKind::kOpen, meta), meta.span, active->pending);
 }
 
-void Engine::StartCollect(uint32_t index, const TaskMeta& meta) {
+void Engine::StartCollect(uint32_t index, Cause& cause) {
   ActiveShard& active = Activate(index);
   if (active.open != nullptr) Close(active);  // unused, or the row would not have fired
-  StartJob(NewJob(index, JobKind::kCollect, meta), meta.span, active.pending);
+  JobSpec job = NewJob(index, JobKind::kCollect, cause.meta);
+  job.victim = std::move(cause.victim);
+  StartJob(std::move(job), cause.meta.span, active.pending);
 }
 
 void Engine::StartDestroy(uint32_t index, const TaskMeta& meta) {
@@ -1096,11 +1098,15 @@ void Engine::Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta
   if (ordinal == 0 && old_copy.empty()) return;
   if (ordinal != 0) seams_.top->Drop(ordinal);
   JobSpec job(Aside(meta));
-  job.kind = JobKind::kDiscard;
-  job.slot = kNoSlot;
   job.key = ShardKey(key);
   job.ordinal = ordinal;
   job.old_copy = std::move(old_copy);
+  StartDiscard(std::move(job));
+}
+
+void Engine::StartDiscard(JobSpec job) {
+  job.kind = JobKind::kDiscard;
+  job.slot = kNoSlot;
   job.control = std::make_shared<JobControl>();  // for its bytes; nobody stops it
   StartJob(std::move(job), SpanContext(), kNothingPending);
 }
@@ -1683,17 +1689,30 @@ std::vector<ShardKey> Engine::Collectable(size_t keys_max) const {
   return keys;
 }
 
-bool Engine::Evict(const ShardKey& key) {
+bool Engine::Evict(const ShardKey& key, const std::string& victim) {
+  if (!store_error_.ok()) return false;
   const uint32_t index = shards_.Find(key.bytes());
-  if (index == kNoSlot || !store_error_.ok()) return false;
-  const Slot& slot = shards_[index];
-  const ActiveShard* active = ActiveOf(slot);
-  if (!slot.has_copy || slot.references != 0 || ReadersInside(slot) != 0 || slot.state != ShardState::kAvailable ||
-      (active != nullptr && (active->jobs_running != 0 || !active->waiters.empty()))) {
-    return false;
-  }
   const TaskMeta meta = OwnMeta();
+  bool of_record = false;
+  if (index != kNoSlot) {
+    const Slot& slot = shards_[index];
+    const ActiveShard* active = ActiveOf(slot);
+    const bool busy = slot.references != 0 || ReadersInside(slot) != 0 ||
+                      (active != nullptr && (active->jobs_running != 0 || !active->waiters.empty()));
+    if (busy && (slot.state == ShardState::kAvailable || slot.state == ShardState::kServing)) return false;
+    if (slot.state == ShardState::kDestroying) return false;  // all its copies go
+    of_record = slot.has_copy && slot.state == ShardState::kAvailable;
+  }
+  if (!of_record) {
+    // What an attempt left for another, or nobody knows. The job sees whether it is in use.
+    JobSpec job(Aside(meta));
+    job.key = key;
+    job.victim = victim;
+    StartDiscard(std::move(job));
+    return true;
+  }
   Cause cause(meta);
+  cause.victim = victim;
   Step(index, ShardOp::kCollect, cause);
   // A reader may have slipped in, and then nothing began.
   const ActiveShard* now = ActiveOf(shards_[index]);

@@ -173,8 +173,9 @@ class Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Keys of shards with a local copy that is not in use, at most `keys_max`.
   std::vector<ShardKey> Collectable(size_t keys_max) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  // Begins to remove the local copy of a shard. False if it has none, or is in use.
-  bool Evict(const ShardKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Begins to remove the local copy `victim`, of its record or not, of a shard, or of nobody (an empty key). False if
+  // it may be in use.
+  bool Evict(const ShardKey& key, const std::string& victim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   size_t shards() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_) { return shards_.size(); }
   Ordinal next_ordinal() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_) { return next_ordinal_; }
 
@@ -291,6 +292,7 @@ class Engine {
     bool index_damaged = false;
     bool fresh = false;
     Ordinal ordinal = 0;  // of the job that reports
+    std::string victim = {};
     explicit Cause(const TaskMeta& task_meta) : meta(task_meta) {}
   };
 
@@ -343,9 +345,10 @@ class Engine {
   void StartBacklog() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartOpen(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);  // for the first acquirer who waits
   void StartDestroy(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void StartCollect(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void StartCollect(uint32_t index, Cause& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy = {})
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void StartDiscard(JobSpec job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   JobSpec NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // `initiator`: the span whose child the job's is.
   void StartJob(JobSpec job, const SpanContext& initiator, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);

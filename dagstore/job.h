@@ -43,6 +43,7 @@ struct JobSpec {
   uint32_t ordinal = 0;       // Initialize: of the index to be built. Discard: of the one to remove. Open: expected
   uint32_t old_ordinal = 0;   // Initialize: of the index to be replaced, 0 if none
   std::string old_copy = {};  // Discard: the copy that went with it, if it is another than its ordinal says
+  std::string victim = {};    // Collect, Discard: the copy that is to make room; empty: it is not for that
   uint32_t attempts = 0;      // Initialize: failed before
   TaskMeta meta;
   std::shared_ptr<JobControl> control = {};  // null: nobody stops it, or looks how far it is

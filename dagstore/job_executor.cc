@@ -98,6 +98,7 @@ JobResult JobExecutor::Run(const JobSpec& job) {
   if (absl::IsNotFound(result.status) && !Mutant(kMutantGoneIsAbsent)) {
     result.status = FailedPrecondition("{}", Message(result.status));
   }
+  if (!result.status.ok() && !job.victim.empty()) seams_.copies->EvictionRefused(job.victim);
   return result;
 }
 
@@ -297,7 +298,7 @@ void JobExecutor::LeaveCopy(Indexed& tried, const absl::Status& cause) const {
   source.reader.reset();
   const bool goes_on = absl::IsUnavailable(cause) || absl::IsCancelled(cause) || absl::IsDeadlineExceeded(cause);
   if (source.partial != nullptr && goes_on && !source.partial->sealed()) {
-    seams_.upgrader->KeepForLater(*source.partial);
+    if (!tried.of_record) seams_.upgrader->KeepForLater(*source.partial);
   } else if (source.local.has_value() && source.local->owned && !tried.of_record && !Mutant(kMutantUselessCopyKept)) {
     (void)seams_.upgrader->Delete(*seams_.io, *source.local);  // the cause is what matters
   }
@@ -322,6 +323,8 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   }
   const bool replaced = !result.record->copy.has_value() || result.record->copy->name != old_copy;
   if (replaced && !Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
+  // Of another version, or it would have been gone on with. Should it stay, the next who needs room names it.
+  if (seams_.upgrader != nullptr) seams_.upgrader->DeleteLeft(*seams_.io, job.key.FileStem()).IgnoreError();
   return absl::OkStatus();
 }
 
@@ -444,14 +447,12 @@ absl::Status JobExecutor::Open(const JobSpec& job, JobResult& result) {
 
 absl::Status JobExecutor::Collect(const JobSpec& job, JobResult& result) {
   ASSIGN_OR_RETURN(ShardRecord record, ReadRecord(job.key));
+  if (!job.victim.empty() && record.OwnCopy() != job.victim) return DiscardVictim(job);
   if (!record.copy.has_value() || seams_.upgrader == nullptr)
     return NotFound("shard \"{}\" has no local copy", job.key.Printable());
   // The file first: a record that names a copy which is gone is healed by the next open, a file nobody names is not.
-  const absl::Status removed = Mutant(kMutantCollectedByRecordOnly)
-                                   ? absl::OkStatus()
-                                   : seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator));
-  if (!removed.ok()) seams_.copies->EvictionRefused(job.key.bytes());
-  RETURN_IF_ERROR(removed);
+  if (!Mutant(kMutantCollectedByRecordOnly))
+    RETURN_IF_ERROR(seams_.upgrader->Delete(*seams_.io, ToInfo(*record.copy, record.validator)));
   record.copy.reset();
   result.record = std::move(record);
   return absl::OkStatus();
@@ -486,6 +487,7 @@ absl::Status JobExecutor::Destroy(const JobSpec& job, JobResult& result) {
 
 // What a dead job has left, and the copy that went with an old index. Not synced: if it is lost, fsck finds it again.
 absl::Status JobExecutor::Discard(const JobSpec& job) {
+  if (!job.victim.empty()) return DiscardVictim(job);
   absl::Status status;
   if (job.ordinal != 0) {
     KvBatch batch;
@@ -508,6 +510,16 @@ absl::Status JobExecutor::DiscardCopies(const JobSpec& job) const {
   if (job.ordinal != 0) RETURN_IF_ERROR(discard(CopyOf(job.key, job.ordinal)));
   if (job.old_copy.empty()) return absl::OkStatus();
   return discard({.path = job.old_copy, .owned = true, .size = 0, .validator = {}});
+}
+
+absl::Status JobExecutor::DiscardVictim(const JobSpec& job) const {
+  if (!job.key.bytes().empty()) {
+    const absl::StatusOr<ShardRecord> record = ReadRecord(job.key);
+    if (!record.ok() && !absl::IsNotFound(record.status())) return record.status();
+    if (record.ok() && record->OwnCopy() == job.victim)
+      return FailedPrecondition("copy {} is that of shard \"{}\"", job.victim, job.key.Printable());
+  }
+  return seams_.upgrader->DeleteOrphan(*seams_.io, job.victim);
 }
 
 PooledJobRunner::PooledJobRunner(const Options& options, JobExecutor& executor, std::shared_ptr<TaskQueues> queues)

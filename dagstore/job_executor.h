@@ -57,6 +57,8 @@ class JobExecutor {
   absl::Status Destroy(const JobSpec& job, JobResult& result);
   absl::Status Discard(const JobSpec& job);
   absl::Status DiscardCopies(const JobSpec& job) const;
+  // Deletes the copy that is to make room, unless the record names it or a job goes on with it.
+  absl::Status DiscardVictim(const JobSpec& job) const;
 
   absl::StatusOr<Upgraded> OpenSource(const ShardKey& key, ShardRecord& record, uint64_t generation, bool expect_same,
                                       const WorkContext& work, MountStat& stat,

@@ -8,6 +8,10 @@ namespace {
 
 // A victim that was in use is asked again after so long.
 constexpr absl::Duration kAskAgain = absl::Milliseconds(500);
+// Named and not gone yet. The loop asks after each, and starts a job.
+constexpr size_t kVictimsMax = 64;
+// Of one choice, those included that were refused a moment ago. All is held up meanwhile.
+constexpr size_t kLooksMax = 256;
 
 }  // namespace
 
@@ -31,7 +35,7 @@ void CopyCache::TakeNow(uint64_t bytes) {
 
 absl::Status CopyCache::Take(uint64_t bytes, const WorkContext& work) {
   const Deadline patience = Deadline::After(clock_, options_.wait_max);
-  std::vector<std::string> victims;
+  std::vector<Victim> victims;
   {
     const MutexLock lock(mu_);
     if (bytes > options_.bytes_max) {
@@ -56,9 +60,11 @@ absl::Status CopyCache::Take(uint64_t bytes, const WorkContext& work) {
                                      bytes, absl::FormatDuration(options_.wait_max), taken_, options_.bytes_max);
         }
         if (!status.ok()) break;
-        if (line_.front() == ticket && clock_.Now() >= ask_at) {
-          ask_at = clock_.Now() + absl::ToInt64Nanoseconds(kAskAgain);
-          ++round_;
+        if (line_.front() == ticket) {
+          if (clock_.Now() >= ask_at) {
+            ask_at = clock_.Now() + absl::ToInt64Nanoseconds(kAskAgain);
+            ++round_;
+          }
           const uint64_t room = std::min(options_.bytes_max - bytes, std::max(Low(), bytes) - bytes);
           victims = Choose(room);
           if (!victims.empty()) {
@@ -85,7 +91,7 @@ absl::Status CopyCache::Take(uint64_t bytes, const WorkContext& work) {
 }
 
 bool CopyCache::TryTake(uint64_t bytes) {
-  std::vector<std::string> victims;
+  std::vector<Victim> victims;
   bool fits = false;
   {
     const MutexLock lock(mu_);
@@ -111,12 +117,26 @@ void CopyCache::Return(uint64_t bytes) {
   changed_->NotifyAll();
 }
 
-void CopyCache::Holds(const std::string& name, uint64_t bytes) {
+void CopyCache::Add(const std::string& name, uint64_t bytes) {
   const MutexLock lock(mu_);
-  auto [it, fresh] = copies_.try_emplace(name);
-  if (fresh) policy_->Insert(name);
-  if (it->second.going) going_ += bytes - it->second.bytes;
-  it->second.bytes = bytes;
+  Copy& copy = copies_[name];
+  copy.bytes += bytes;
+  if (copy.going) going_ += bytes;
+  List(name, copy);
+}
+
+void CopyCache::Drop(const std::string& name, uint64_t bytes) {
+  {
+    const MutexLock lock(mu_);
+    const auto it = copies_.find(name);
+    if (it == copies_.end()) return;
+    bytes = std::min(bytes, it->second.bytes);
+    it->second.bytes -= bytes;
+    if (it->second.going) going_ -= bytes;
+    taken_ -= std::min(taken_, bytes);
+    List(name, it->second);
+  }
+  changed_->NotifyAll();
 }
 
 void CopyCache::Used(const std::string& name) {
@@ -125,19 +145,26 @@ void CopyCache::Used(const std::string& name) {
 }
 
 void CopyCache::Gone(const std::string& name) {
+  std::vector<Victim> victims;
   {
     const MutexLock lock(mu_);
     const auto it = copies_.find(name);
     if (it == copies_.end()) return;
-    if (it->second.going) {
-      going_ -= it->second.bytes;
+    Copy& copy = it->second;
+    const bool was_going = copy.going;
+    if (was_going) {
+      going_ -= copy.bytes;
+      --victims_;
       ++stats_.evictions;
     }
-    taken_ -= std::min(taken_, it->second.bytes);
+    taken_ -= std::min(taken_, copy.bytes);
+    if (copy.listed) policy_->Remove(name);
+    Disown(name, copy);
     copies_.erase(it);
-    policy_->Remove(name);
+    if (was_going) victims = Choose(Low());  // only a few are named at once: it goes on
   }
   changed_->NotifyAll();
+  Evict(std::move(victims));
 }
 
 void CopyCache::Found(const std::string& name, uint64_t bytes) {
@@ -145,78 +172,109 @@ void CopyCache::Found(const std::string& name, uint64_t bytes) {
     const MutexLock lock(mu_);
     TakeNow(bytes);
   }
-  Holds(name, bytes);
+  Add(name, bytes);
 }
 
-void CopyCache::Own(const std::string& name, std::string owner) {
+void CopyCache::List(const std::string& name, Copy& copy) {
+  const bool owned = copy.orphan || (!copy.owner.empty() && !IsPinned(copy.owner));
+  const bool may_go = owned && !copy.going && copy.bytes != 0;
+  if (may_go == copy.listed) return;
+  copy.listed = may_go;
+  if (may_go) {
+    policy_->Insert(name);
+  } else {
+    policy_->Remove(name);
+  }
+}
+
+void CopyCache::Disown(const std::string& name, Copy& copy) {
+  const auto it = owners_.find(copy.owner);
+  copy.owner.clear();
+  if (it == owners_.end()) return;
+  std::erase(it->second.copies, name);
+  if (it->second.copies.empty() && !it->second.pinned) owners_.erase(it);
+}
+
+void CopyCache::Own(const std::string& name, const std::string& owner) {
   const MutexLock lock(mu_);
-  auto [it, fresh] = copies_.try_emplace(name);
-  if (fresh) policy_->Insert(name);
-  it->second.owner = std::move(owner);
+  Copy& copy = copies_[name];
+  copy.orphan = false;
+  if (copy.owner != owner) {
+    Disown(name, copy);
+    copy.owner = owner;
+    owners_[owner].copies.push_back(name);
+  }
+  List(name, copy);
+}
+
+void CopyCache::OrphanOthers() {
+  const MutexLock lock(mu_);
+  for (auto& [name, copy] : copies_) {
+    copy.orphan = copy.owner.empty();
+    List(name, copy);
+  }
 }
 
 void CopyCache::Pin(const std::string& owner, bool pinned) {
   const MutexLock lock(mu_);
-  if (pinned) {
-    pinned_[owner] = true;
-  } else {
-    pinned_.erase(owner);
-  }
+  const auto it = owners_.try_emplace(owner).first;
+  it->second.pinned = pinned;
+  for (const std::string& name : it->second.copies) List(name, copies_[name]);
+  if (!pinned && it->second.copies.empty()) owners_.erase(it);
+}
+
+bool CopyCache::IsPinned(const std::string& owner) const {
+  const auto it = owners_.find(owner);
+  return it != owners_.end() && it->second.pinned;
 }
 
 bool CopyCache::Pinned(const std::string& owner) const {
   const MutexLock lock(mu_);
-  return pinned_.contains(owner);
+  return IsPinned(owner);
 }
 
-std::vector<std::string> CopyCache::Choose(uint64_t target) {
-  std::vector<std::string> owners;
-  if (!evictor_) return owners;
-  while (taken_ > target && taken_ - target > going_) {
-    const auto allowed = [&](const std::string& candidate) ABSL_NO_THREAD_SAFETY_ANALYSIS {  // the lock is held
-      const auto it = copies_.find(candidate);
-      return it != copies_.end() && !it->second.going && !it->second.owner.empty() && it->second.bytes != 0 &&
-             it->second.refused != round_ && !pinned_.contains(it->second.owner);
-    };
-    const std::optional<std::string> name = policy_->Victim(allowed);
-    if (!name.has_value()) break;
-    Copy& copy = copies_[*name];
-    copy.going = true;
-    going_ += copy.bytes;
-    owners.push_back(copy.owner);
+std::vector<CopyCache::Victim> CopyCache::Choose(uint64_t target) {
+  std::vector<Victim> victims;
+  if (!evictor_) return victims;
+  const auto enough = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {  // the lock is held
+    return taken_ <= target || taken_ - target <= going_;
+  };
+  if (!enough() && victims_ < kVictimsMax) {
+    size_t looks = 0;
+    policy_->Walk([&](const std::string& name) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      Copy& copy = copies_[name];
+      if (copy.refused != round_) {
+        copy.going = true;
+        going_ += copy.bytes;
+        ++victims_;
+        victims.push_back({name, copy.owner});
+      }
+      return ++looks < kLooksMax && victims_ < kVictimsMax && !enough();
+    });
   }
-  return owners;
+  for (const Victim& victim : victims) List(victim.name, copies_[victim.name]);
+  return victims;
 }
 
-void CopyCache::Evict(std::vector<std::string> owners) {
-  if (!owners.empty()) evictor_(std::move(owners));
+void CopyCache::Evict(std::vector<Victim> victims) {
+  if (!victims.empty()) evictor_(std::move(victims));
 }
 
-void CopyCache::EvictionRefused(const std::string& owner) {
+void CopyCache::EvictionRefused(const std::string& name) {
   {
     const MutexLock lock(mu_);
     ++stats_.evictions_refused;
-    for (auto& [name, copy] : copies_) {
-      if (!copy.going || copy.owner != owner) continue;
-      copy.going = false;
-      going_ -= copy.bytes;
-      copy.refused = round_;
-      policy_->Touch(name);  // in use: it goes after the others
-    }
+    const auto it = copies_.find(name);
+    if (it == copies_.end() || !it->second.going) return;
+    Copy& copy = it->second;
+    copy.going = false;
+    going_ -= copy.bytes;
+    --victims_;
+    copy.refused = round_;
+    List(name, copy);
+    policy_->Touch(name);  // in use: it goes after the others
   }
   changed_->NotifyAll();
-}
-
-size_t CopyCache::Shrink(uint64_t bytes) {
-  std::vector<std::string> victims;
-  {
-    const MutexLock lock(mu_);
-    ++round_;
-    victims = Choose(bytes);
-  }
-  const size_t named = victims.size();
-  Evict(std::move(victims));
-  return named;
 }
 
 uint64_t CopyCache::BytesOf(const std::string& name) const {
@@ -233,7 +291,7 @@ CopyCacheStats CopyCache::Stats() const {
   stats.copies = 0;
   for (const auto& [name, copy] : copies_) {
     if (copy.bytes != 0) ++stats.copies;
-    if (copy.bytes != 0 && pinned_.contains(copy.owner)) ++stats.pinned;
+    if (copy.bytes != 0 && IsPinned(copy.owner)) ++stats.pinned;
   }
   stats.waiting = line_.size();
   return stats;

@@ -38,13 +38,12 @@ class SegmentedLru final : public EvictionPolicy {
     places_.erase(it);
   }
 
-  std::optional<std::string> Victim(absl::FunctionRef<bool(const std::string&)> allowed) const override {
+  void Walk(absl::FunctionRef<bool(const std::string&)> visit) const override {
     for (const auto* list : {&probation_, &protected_}) {
       for (const std::string& name : *list) {
-        if (allowed(name)) return name;
+        if (!visit(name)) return;
       }
     }
-    return std::nullopt;
   }
 
  private:

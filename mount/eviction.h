@@ -9,7 +9,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 
 namespace dagstore {
@@ -18,10 +17,10 @@ class EvictionPolicy {
  public:
   virtual ~EvictionPolicy() = default;
   virtual void Insert(const std::string& name) = 0;  // not there before
-  virtual void Touch(const std::string& name) = 0;   // opened for a reader
+  virtual void Touch(const std::string& name) = 0;   // opened for a reader; may be not there
   virtual void Remove(const std::string& name) = 0;
-  // The best copy to remove of those that `allowed` says yes to; none if there is none. Changes nothing.
-  virtual std::optional<std::string> Victim(absl::FunctionRef<bool(const std::string&)> allowed) const = 0;
+  // The copies, the best one to remove first, until `visit` says no. It changes nothing.
+  virtual void Walk(absl::FunctionRef<bool(const std::string&)> visit) const = 0;
 };
 
 // `protected_share`: of the copies, how many may be protected at most.

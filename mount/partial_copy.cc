@@ -105,6 +105,7 @@ absl::StatusOr<std::shared_ptr<PartialCopy>> PartialCopy::Create(std::shared_ptr
                              context->folder);
   }
   std::shared_ptr<PartialCopy> copy(new PartialCopy(context, name, ExtentMap(bytes)));
+  RETURN_IF_ERROR(copy->RemoveFiles());  // of an attempt before
   if (context->space != nullptr && !context->space->TryTake(kOverheadBytes)) {
     copy->Break();
     return copy;
@@ -114,7 +115,7 @@ absl::StatusOr<std::shared_ptr<PartialCopy>> PartialCopy::Create(std::shared_ptr
     if (context->space != nullptr) context->space->Return(kOverheadBytes);
     return opened;
   }
-  if (context->space != nullptr) context->space->Holds(name, kOverheadBytes);
+  if (context->space != nullptr) context->space->Add(name, kOverheadBytes);
   return copy;
 }
 
@@ -137,11 +138,32 @@ absl::StatusOr<std::shared_ptr<PartialCopy>> PartialCopy::Load(std::shared_ptr<T
   if (!opened.ok()) return NotFound("the bytes of partial copy {}: {}", name, Message(opened));
   const TransientContext& shared = *copy->context_;
   if (shared.space != nullptr) {
-    // What is on disk was counted when the folder was read; from now on the map says it.
-    const MutexLock lock(copy->mu_);
-    shared.space->Holds(name, copy->map_.BytesThere() + kOverheadBytes);
+    // All that is on disk was counted when the folder was read, and the map may not know all of it.
+    const uint64_t known = copy->BytesThere() + kOverheadBytes;
+    const uint64_t counted = shared.space->BytesOf(name);
+    copy->beside_ = counted - std::min(counted, known);
   }
   return copy;
+}
+
+absl::Status PartialCopy::RemoveFiles() {
+  Io& io = *context_->io;
+  absl::Status status;
+  for (const std::string& name : {MapName(), PartName()}) {
+    const absl::Status removed = io.Remove(context_->PathOf(name));
+    if (!absl::IsNotFound(removed)) status.Update(removed);
+  }
+  const uint64_t counted = context_->space == nullptr ? 0 : context_->space->BytesOf(name_);
+  if (!status.ok() || counted == 0) return status;
+  // A whole copy of that name stays, and counts.
+  const absl::StatusOr<FileStat> whole = io.Stat(context_->PathOf(name_), Follow::kNever);
+  if (absl::IsNotFound(whole.status())) {
+    context_->space->Gone(name_);
+  } else {
+    beside_ = whole.ok() ? std::min(counted, whole->size) : counted;
+    context_->space->Drop(name_, counted - beside_);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PartialCopy::OpenFiles(bool create) {
@@ -153,10 +175,6 @@ absl::Status PartialCopy::OpenFiles(bool create) {
     if (reader_->Size() != bytes_) return DataLoss("{} has {} bytes, not {}", path, reader_->Size(), bytes_);
     ASSIGN_OR_RETURN(file_, io.OpenForWriting(path));
     return absl::OkStatus();
-  }
-  for (const std::string& old : {PartName(), MapName()}) {
-    if (const absl::Status removed = io.Remove(context_->PathOf(old)); !removed.ok() && !absl::IsNotFound(removed))
-      return removed;
   }
   const absl::Status made = [&]() -> absl::Status {
     const MutexLock lock(file_mu_);
@@ -461,7 +479,7 @@ absl::Status PartialCopy::Fly(Handle& handle, Flight& flight, const WorkContext&
     flight.not_kept = true;
     return absl::OkStatus();
   }
-  uint64_t marked = flight.first;
+  uint64_t news = 0;  // bytes that are there by this flight
   GranuleSums sums(granule_bytes_, bytes_);
   std::vector<std::pair<uint64_t, uint32_t>> whole;
   bool write_failed = false;
@@ -480,27 +498,21 @@ absl::Status PartialCopy::Fly(Handle& handle, Flight& flight, const WorkContext&
         whole.clear();
         sums.Add(at, bytes, [&](uint64_t granule, uint32_t sum) { whole.emplace_back(granule, sum); });
         const MutexLock lock(mu_);
-        for (const auto& [granule, sum] : whole) {
-          SetThere(granule, sum);
-          marked = granule + 1;
-        }
+        const uint64_t before = map_.BytesThere();
+        for (const auto& [granule, sum] : whole) SetThere(granule, sum);
+        news += map_.BytesThere() - before;
         unsaved_ += bytes.size();
         if (!whole.empty()) changed_->NotifyAll();
         return absl::OkStatus();
       },
       work);
   if (space != nullptr) {
-    uint64_t kept = 0;
     {
       const MutexLock lock(mu_);
-      if (marked > flight.first) kept = map_.RangeOf(flight.first, marked).size;
-      if (abandoned_ || broken_) {
-        space->Return(kept);  // removed meanwhile: nobody counts it any more
-      } else {
-        space->Holds(name_, map_.BytesThere() + kOverheadBytes);
-      }
+      if (abandoned_ || broken_) news = 0;  // removed meanwhile, and nobody counts it
+      if (news != 0) space->Add(name_, news);
     }
-    const uint64_t unused = range.size - kept;
+    const uint64_t unused = range.size - news;
     if (from_reserve) {
       handle.reserved += unused;
     } else {
@@ -742,7 +754,7 @@ void PartialCopy::Fill(uint64_t offset, Span bytes) {
       for (const auto& [granule, sum] : whole) SetThere(granule, sum);
       news = map_.BytesThere() - before;
       unsaved_ += news;
-      if (context_->space != nullptr) context_->space->Holds(name_, map_.BytesThere() + kOverheadBytes);
+      if (context_->space != nullptr) context_->space->Add(name_, news);
     }
   }
   if (context_->space != nullptr) context_->space->Return(kept.size - news);
@@ -785,10 +797,9 @@ absl::Status PartialCopy::Forget(ByteRange range) {
     for (uint64_t g = map_.GranuleOf(range.offset); g <= map_.GranuleOf(end - 1); ++g) map_.Clear(g);
     after = map_.BytesThere();
     unsaved_ += before - after;
-    if (context_->space != nullptr) context_->space->Holds(name_, after + kOverheadBytes);
+    // They are on disk still, but what is fetched next takes their place.
+    if (context_->space != nullptr) context_->space->Drop(name_, before - after);
   }
-  // They are on disk still, but what is fetched next takes their place.
-  if (context_->space != nullptr) context_->space->Return(before - after);
   // A map that still lists it would bring it back after a restart.
   return Save();
 }
@@ -847,12 +858,7 @@ void PartialCopy::Break() {
 void PartialCopy::GiveUp() {
   context_->syncs_failed.fetch_add(1);
   Break();
-  bool gone = true;  // what cannot be removed keeps its room
-  for (const std::string& name : {MapName(), PartName()}) {
-    const absl::Status removed = context_->io->Remove(context_->PathOf(name));
-    gone = gone && (removed.ok() || absl::IsNotFound(removed));
-  }
-  if (context_->space != nullptr && gone) context_->space->Gone(name_);
+  RemoveFiles().IgnoreError();
 }
 
 absl::Status PartialCopy::Save() {
@@ -937,7 +943,10 @@ absl::Status PartialCopy::Seal() {
     saving_ = false;
     sealed_ = status.ok();
   }
-  if (status.ok()) context_->syncs_failed.store(0);
+  if (status.ok()) {
+    context_->syncs_failed.store(0);
+    if (context_->space != nullptr && beside_ != 0) context_->space->Drop(name_, beside_);
+  }
   changed_->NotifyAll();
   return status;
 }

@@ -245,6 +245,8 @@ class PartialCopy : public std::enable_shared_from_this<PartialCopy> {
   absl::Status SyncData();
   void Break();
   void GiveUp();  // after a failed sync: the files go, and a second failure in a row ends fetching
+  // With their room; what cannot be removed keeps it.
+  absl::Status RemoveFiles();
 
   std::string PartName() const { return name_.substr(0, name_.size() - 3) + "part"; }
   std::string MapName() const { return name_.substr(0, name_.size() - 3) + "map"; }
@@ -257,6 +259,10 @@ class PartialCopy : public std::enable_shared_from_this<PartialCopy> {
   const uint64_t granule_bytes_;
   const std::unique_ptr<WaitPoint> changed_;
   std::unique_ptr<RandomFile> reader_;  // constant after Create or Load; null if nothing is kept
+
+  // On disk under this name, and counted, besides what the map knows: written by a process that was killed, or a whole
+  // copy that could not be used. A sealed copy takes its place. Changed by who makes the copy, or has `saving_`.
+  uint64_t beside_ = 0;
 
   mutable Mutex mu_;
   ExtentMap map_ ABSL_GUARDED_BY(mu_);

@@ -47,6 +47,8 @@ bool SplitName(std::string_view name, std::array<std::string_view, N>& parts) {
   return name.find('.') == std::string_view::npos;
 }
 
+std::string StemOf(const std::string& copy_name) { return copy_name.substr(0, copy_name.find('.')); }
+
 std::string CopyName(const TransientSpec& spec) {
   return fmt::format("{}.{}.car", spec.name_stem, spec.generation);
 }
@@ -119,7 +121,7 @@ class Upgrader::Space {
     return absl::OkStatus();
   }
   void KeepAs(const std::string& name) {
-    if (gate_ != nullptr) gate_->Holds(name, taken_);
+    if (gate_ != nullptr && taken_ != 0) gate_->Add(name, taken_);
     taken_ = 0;
   }
 
@@ -336,20 +338,20 @@ absl::StatusOr<std::shared_ptr<PartialCopy>> Upgrader::FindPartial(const Mount& 
     if (left != left_.end() && left->second != names.front()) names.push_back(left->second);
   }
   for (const std::string& name : names) {
-    std::shared_ptr<PartialCopy> copy = Live(name);
-    const bool live = copy != nullptr;
-    if (live && (copy->keeps_nothing() || copy->sealed())) continue;
-    if (!live) {
-      absl::StatusOr<std::shared_ptr<PartialCopy>> loaded = PartialCopy::Load(context_, name);
-      if (absl::IsNotFound(loaded.status())) continue;
-      RETURN_IF_ERROR(loaded.status());
-      copy = *std::move(loaded);
+    // Before it is opened: a file that is removed meanwhile would be fetched to in vain.
+    bool claimed = false;
+    if (!Claim(name, &claimed)) continue;
+    absl::StatusOr<std::shared_ptr<PartialCopy>> there = Live(name);
+    const bool live = *there != nullptr;
+    if (!live) there = PartialCopy::Load(context_, name);
+    if (!there.ok() || (*there)->keeps_nothing() || (*there)->sealed() || !fits(**there)) {
+      Unclaim(name, claimed);
+      if (!there.ok() && !absl::IsNotFound(there.status())) return there.status();
+      continue;
     }
-    if (!fits(*copy)) continue;
+    const std::shared_ptr<PartialCopy>& copy = *there;
     const MutexLock lock(mu_);
-    if (removing_.contains(name)) continue;
-    ours_.insert(name);
-    if (const auto left = left_.find(spec.name_stem); left != left_.end() && left->second == name) left_.erase(left);
+    Unleave(name);
     if (!live) copies_resumed_.fetch_add(1, std::memory_order_relaxed);
     std::weak_ptr<PartialCopy>& place = live_[name];
     if (std::shared_ptr<PartialCopy> other = place.lock(); other != nullptr && !other->keeps_nothing()) return other;
@@ -470,13 +472,45 @@ void Upgrader::MakeOurs(const std::string& name) {
   const MutexLock lock(mu_);
   while (removing_.contains(name)) removed_.Wait(mu_);
   ours_.insert(name);
+  Unleave(name);  // what was left is replaced
+}
+
+bool Upgrader::Claim(const std::string& name, bool* claimed) {
+  const MutexLock lock(mu_);
+  if (removing_.contains(name)) return false;
+  *claimed = ours_.insert(name).second;
+  return true;
+}
+
+void Upgrader::Unclaim(const std::string& name, bool claimed) {
+  if (!claimed) return;
+  const MutexLock lock(mu_);
+  ours_.erase(name);
+}
+
+absl::Status Upgrader::DeleteOrphan(Io& io, const std::string& name) {
+  if (!BeginRemovingOrphan(name)) return FailedPrecondition("copy {} is in use", name);
+  const absl::Status removed = Delete(io, {.path = name, .owned = true, .size = 0, .validator = {}});
+  EndRemovingOrphan(name);
+  return removed;
 }
 
 void Upgrader::KeepForLater(const PartialCopy& copy) {
   if (copy.keeps_nothing() || copy.sealed() || copy.BytesThere() == 0) return;
+  std::string before;
+  {
+    const MutexLock lock(mu_);
+    std::string& left = left_[StemOf(copy.name())];
+    before = std::exchange(left, copy.name());
+    ours_.erase(copy.name());
+  }
+  // Should it stay, the next who needs room names it.
+  if (!before.empty() && before != copy.name()) DeleteOrphan(*context_->io, before).IgnoreError();
+}
+
+void Upgrader::NamedByRecord(const std::string& name) {
   const MutexLock lock(mu_);
-  left_[copy.name().substr(0, copy.name().find('.'))] = copy.name();
-  ours_.erase(copy.name());
+  Unleave(name);
 }
 
 absl::Status Upgrader::DeleteLeft(Io& io, const std::string& name_stem) {
@@ -491,11 +525,10 @@ absl::Status Upgrader::DeleteLeft(Io& io, const std::string& name_stem) {
 }
 
 absl::Status Upgrader::Discard(Io& io, const TransientInfo& transient) {
-  const std::string stem = transient.path.substr(0, transient.path.find('.'));
   bool kept_for_later = false;
   {
     const MutexLock lock(mu_);
-    const auto left = left_.find(stem);
+    const auto left = left_.find(StemOf(transient.path));
     kept_for_later = left != left_.end() && left->second == transient.path;
     const auto live = live_.find(transient.path);
     if (live != live_.end()) {
@@ -583,6 +616,7 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
   };
   absl::StatusOr<Upgraded> made = fill();
   if (made.ok()) {
+    ReplaceOld(CopyName(spec), io);
     space.KeepAs(CopyName(spec));
     made->stat = stat;
   } else {
@@ -592,6 +626,16 @@ absl::StatusOr<Upgraded> Upgrader::Copy(const Mount& mount, const TransientSpec&
     if (!removed.ok() && !absl::IsNotFound(removed)) space.KeepAs(temp);
   }
   return made;
+}
+
+void Upgrader::ReplaceOld(const std::string& name, Io& io) {
+  if (options_.space == nullptr || options_.space->BytesOf(name) == 0) return;
+  if (const std::shared_ptr<PartialCopy> old = Live(name)) old->Abandon();
+  for (const char* ending : {"map", "part"}) {
+    const absl::Status removed = io.Remove(PathOf(WithEnding(name, ending)));
+    if (!removed.ok() && !absl::IsNotFound(removed)) return;  // keeps its room, until the copy goes
+  }
+  options_.space->Gone(name);
 }
 
 absl::StatusOr<std::unique_ptr<WritableFile>> Upgrader::CreateTemp(const TransientSpec& spec,
@@ -721,7 +765,11 @@ void Upgrader::Disown(const std::string& name) {
   const MutexLock lock(mu_);
   live_.erase(name);
   ours_.erase(name);
-  const auto left = left_.find(name.substr(0, name.find('.')));
+  Unleave(name);
+}
+
+void Upgrader::Unleave(const std::string& name) {
+  const auto left = left_.find(StemOf(name));
   if (left != left_.end() && left->second == name) left_.erase(left);
 }
 

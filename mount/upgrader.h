@@ -118,12 +118,18 @@ class Upgrader {
   // Worker thread. Removes a copy of ours; OK if it is gone. A copy that is not ours is left alone,
   // with OK. InvalidArgument if it claims to be ours under a name we never give.
   absl::Status Delete(Io& io, const TransientInfo& transient);
-  // No record names the copy `name` of an earlier process. False if a job has made it anew or gone on with it since: a
-  // record may name it soon. True: no job will, until the caller has deleted it and says so.
+  // No record names the copy `name`, which an earlier process or an attempt that failed has left. False if a job has
+  // made it anew or gone on with it since: a record may name it soon. True: no job will, until the caller has deleted
+  // it and says so.
   bool BeginRemovingOrphan(const std::string& name);
   void EndRemovingOrphan(const std::string& name);
+  // Worker thread. Deletes a copy that no record names; FailedPrecondition if a job has made it or goes on with it.
+  absl::Status DeleteOrphan(Io& io, const std::string& name);
   // The job that made `copy` failed, and another attempt may go on with it: the map is stored, and Discard spares it.
+  // Worker thread. No record names it. Removes what was kept of the same shard before: one is gone on with.
   void KeepForLater(const PartialCopy& copy);
+  // A record names the copy that an earlier process left: the record's owner goes on with it, nobody else.
+  void NamedByRecord(const std::string& name);
   // Worker thread. Removes what was kept for later of the shard whose copies begin with `name_stem`.
   absl::Status DeleteLeft(Io& io, const std::string& name_stem);
   // Delete, unless somebody may still want it.
@@ -191,11 +197,17 @@ class Upgrader {
   absl::StatusOr<size_t> SweepTempsOf(const std::vector<std::string>& names, Io& io);
   absl::StatusOr<std::vector<TransientInfo>> ListOf(const std::vector<std::string>& names, Io& io) const;
   std::string TrashDir() const { return options_.folder + "/" + kTrashName; }
+  // A whole copy has replaced what had its name before, whose room is given back.
+  void ReplaceOld(const std::string& name, Io& io);
   // Nobody goes on with `copy` any more.
   void Disown(const std::string& copy);
+  void Unleave(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::shared_ptr<PartialCopy> Live(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
   // Before its files appear. Waits for a removal of files of that name.
   void MakeOurs(const std::string& name);
+  // Before files that are there are opened. False: they are being removed. *claimed: nobody had it before.
+  bool Claim(const std::string& name, bool* claimed);
+  void Unclaim(const std::string& name, bool claimed);
   struct Tail;
   // Asks for what is worth it beside the first request to a source of which nothing is known. Null: not worth it.
   std::shared_ptr<Tail> AskAhead(const std::shared_ptr<const Mount>& mount) const;
@@ -213,7 +225,7 @@ class Upgrader {
   absl::flat_hash_map<std::string, std::string> left_ ABSL_GUARDED_BY(mu_);
   // Copies that jobs of this process have made or go on with: a record names them, or may soon.
   absl::flat_hash_set<std::string> ours_ ABSL_GUARDED_BY(mu_);
-  // Copies of earlier processes that are being removed.
+  // Copies that no record names, and that are being removed.
   absl::flat_hash_set<std::string> removing_ ABSL_GUARDED_BY(mu_);
   CondVar removed_;
 };

@@ -943,6 +943,50 @@ TEST_CASE("engine: a copy is collected once nobody uses it; whoever comes meanwh
   CHECK_STATUS_OK(world.Answer(acquired).status);
 }
 
+TEST_CASE("engine: room is made by the copy that was named, of a record or left by an attempt, never by one in use") {
+  EngineWorld world;
+  world.copies = true;
+  const auto evict = [&](const std::string& key, const std::string& victim) {
+    world.engine.AssertLoop();
+    const bool begun = world.engine.Evict(ShardKey(key), victim);
+    world.Settle();
+    return begun;
+  };
+  const auto finish = [&](JobKind kind, const std::string& key, const std::string& victim) {
+    REQUIRE_EQ(world.jobs.Count(kind), 1);
+    const JobSpec& job = world.jobs.held()[world.jobs.Find(kind)];
+    CHECK_EQ(job.key.bytes(), key);
+    CHECK_EQ(job.victim, victim);
+    world.Finish(kind);
+    world.Settle();
+  };
+  world.MakeAvailable("k");
+  {
+    const Accessor reads = world.MustAcquire("k");
+    CHECK_FALSE(evict("k", "copy"));
+  }
+  world.Settle();
+  // The job looks whether it is the record's.
+  CHECK(evict("k", "copy"));
+  CHECK_FALSE(evict("k", "another"));
+  finish(JobKind::kCollect, "k", "copy");
+  CHECK_FALSE(world.Look("k")->has_copy);
+  CHECK(evict("k", "left"));
+  finish(JobKind::kDiscard, "k", "left");
+  CHECK(evict("", "of nobody"));
+  finish(JobKind::kDiscard, "", "of nobody");
+
+  world.Register("fails");
+  world.Settle();
+  world.Finish(JobKind::kInitialize, Unavailable("the source broke off"));
+  world.Settle();
+  while (world.jobs.Count(JobKind::kDiscard) != 0) world.Finish(JobKind::kDiscard);
+  world.Settle();
+  CHECK(world.Look("fails")->state == ShardState::kErrored);
+  CHECK(evict("fails", "left"));
+  finish(JobKind::kDiscard, "fails", "left");
+}
+
 TEST_CASE("engine: who leaves while a copy is collected: an acquirer is answered at once, the collector at its end") {
   EngineWorld world;
   world.copies = true;

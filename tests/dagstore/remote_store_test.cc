@@ -299,6 +299,92 @@ TEST_CASE("remote store: destroying a shard leaves nothing of a fetch that broke
   CHECK_EQ(world.BytesOnDisk(), 0);
 }
 
+constexpr uint64_t kOverhead = 16 << 10;  // of a partial copy, besides its extents
+
+TEST_CASE("remote store: what the first location sent before it failed takes no room of the copy from the second") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& first = world.Source("a", MakeCar(3, 20'000));
+  first.fail_at = first.content.size() / 2;
+  RemoteSource& second = world.Source("mirror", MakeCar(3, 20'000));
+  second.validator = "mirror's own";
+  RegisterOptions with;
+  with.also = {"remote://mirror/a.car"};
+  REQUIRE_STATUS_OK(world.Register("a", with));
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, second.content.size() + kOverhead);
+  CheckServes(*world.store, "a", 3, 500);
+  REQUIRE_STATUS_OK(world.store->DestroyShardSync(ShardKey("a")));
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, 0);
+}
+
+TEST_CASE("remote store: a fetch that broke off makes room for a copy that somebody wants") {
+  World world;
+  world.options.copies.wait_max = absl::Seconds(30);  // in vain
+  world.options.copies.bytes_max = MakeCar(3, 20'000).size() * 5 / 4;
+  world.BreakOff();
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.copies, 1);
+  SUBCASE("by the same process") {}
+  SUBCASE("by the next") { world.Restart(); }
+  RemoteSource& wanted = world.Source("b", MakeCar(4, 20'000), /*ranges=*/false);
+  CHECK_STATUS_OK(world.Register("b"));
+  CheckServes(*world.store, "b", 4, 500);
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, wanted.content.size());
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.evictions, 1);
+  CHECK_LE(world.BytesOnDisk(), wanted.content.size() + 8192);
+}
+
+TEST_CASE("remote store: what broke off of one version of a source does not outlive a copy of the next") {
+  World world;
+  RemoteSource& source = world.BreakOff();
+  const auto files = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(world.options.dir + "/transients"))
+      names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  const std::vector<std::string> first = files();
+  REQUIRE_EQ(first.size(), 2);  // .map and .part
+  SUBCASE("by the same process") {}
+  SUBCASE("by the next") { world.Restart(); }
+  source.validator = "v2";
+  SUBCASE("one that breaks off, too") {
+    CHECK_CODE(world.store->RecoverShardSync(ShardKey("a")), kUnavailable);
+    const std::vector<std::string> second = files();
+    CHECK_EQ(second.size(), 2);
+    for (const std::string& name : first) CHECK_EQ(std::count(second.begin(), second.end(), name), 0);
+    CHECK_EQ(ValueOf(world.store->Stats()).copies.copies, 1);
+    source.validator = "v3";
+  }
+  source.fail_at.reset();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CHECK_EQ(files().size(), 1);
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, source.content.size() + kOverhead);
+  CheckServes(*world.store, "a", 3, 500);
+  REQUIRE_STATUS_OK(world.store->DestroyShardSync(ShardKey("a")));
+  CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, 0);
+}
+
+TEST_CASE("remote store: a copy that no record names makes room, not the one that is read") {
+  World world;
+  RemoteSource& source = world.Source("a", MakeCar(3, 2000));
+  REQUIRE_STATUS_OK(world.Register("a"));  // ordinal 1
+  const std::string folder = world.options.dir + "/transients/" + ShardKey("a").FileStem();
+  world.store.reset();
+  for (const char* name : {".7.car", ".8.part"}) WriteBytes(folder + name, Bytes(300'000, 1));
+  world.options.copies.wait_max = absl::Seconds(30);  // in vain
+  world.options.copies.bytes_max = source.content.size() + 1'000'000;
+  world.Restart();
+  const Accessor reads = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
+  world.Source("b", MakeCar(4, 1700), /*ranges=*/false);
+  CHECK_STATUS_OK(world.Register("b"));
+  CHECK_FALSE(fs::exists(folder + ".7.car"));
+  CHECK_FALSE(fs::exists(folder + ".8.part"));
+  CHECK_GT(ValueOf(world.store->GetShardInfo("a")).copy_bytes, 0);
+  CheckServes(*world.store, "a", 3, 500);
+}
+
 TEST_CASE("remote store: gc spares what an earlier process fetched while a job goes on with it") {
   World world;
   RemoteSource& source = world.BreakOff();

@@ -12,15 +12,18 @@ namespace {
 struct World {
   explicit World(uint64_t bytes_max = 1000) {
     options.bytes_max = bytes_max;
+    Make();
+  }
+  void Make() {
     cache = std::make_unique<CopyCache>(options, io, Clock::Real());
-    cache->SetEvictor([this](std::vector<std::string> owners) {
-      for (std::string& owner : owners) asked.push_back(std::move(owner));
+    cache->SetEvictor([this](std::vector<CopyCache::Victim> victims) {
+      for (CopyCache::Victim& victim : victims) asked.push_back(std::move(victim.name));
     });
   }
   void Put(const std::string& name, uint64_t bytes) {
     cache->Own(name, "of " + name);
     REQUIRE_STATUS_OK(cache->Take(bytes, {}));
-    cache->Holds(name, bytes);
+    cache->Add(name, bytes);
   }
 
   FakeIo io;
@@ -29,13 +32,62 @@ struct World {
   std::unique_ptr<CopyCache> cache;
 };
 
+// Counts how many copies a choice of victims looks at.
+class CountingPolicy final : public EvictionPolicy {
+ public:
+  explicit CountingPolicy(uint64_t& looks) : looks_(looks) {}
+  void Insert(const std::string& name) override { lru_->Insert(name); }
+  void Touch(const std::string& name) override { lru_->Touch(name); }
+  void Remove(const std::string& name) override { lru_->Remove(name); }
+  void Walk(absl::FunctionRef<bool(const std::string&)> visit) const override {
+    lru_->Walk([&](const std::string& name) {
+      ++looks_;
+      return visit(name);
+    });
+  }
+
+ private:
+  uint64_t& looks_;
+  const std::unique_ptr<EvictionPolicy> lru_ = NewSegmentedLru();
+};
+
+TEST_CASE("copy cache: a hundred thousand copies, and no call looks at more than a few") {
+  constexpr uint64_t kCopies = 100'000;
+  constexpr uint64_t kLooks = 1000;
+  World world(kCopies);
+  uint64_t looks = 0;
+  world.options.policy = [&] { return std::make_unique<CountingPolicy>(looks); };
+  world.Make();
+  for (uint64_t i = 0; i < kCopies * 9 / 10; ++i) {
+    world.Put("c" + std::to_string(i), 1);
+    if (i % 3 == 0) world.cache->Pin("of c" + std::to_string(i), true);
+  }
+  uint64_t most = 0;
+  const auto take = [&](uint64_t bytes) {
+    looks = 0;
+    const bool taken = world.cache->TryTake(bytes);
+    most = std::max(most, looks);
+    return taken;
+  };
+  CHECK(take(kCopies / 10 - 1));
+  CHECK_GT(world.asked.size(), 0);
+  // None of them may go: all are in use.
+  for (int i = 0; i < 100; ++i) {
+    CHECK_FALSE(take(kCopies));
+    for (const std::string& victim : std::exchange(world.asked, {})) world.cache->EvictionRefused(victim);
+  }
+  // Nobody answers.
+  for (int i = 0; i < 100; ++i) CHECK_FALSE(take(kCopies));
+  CHECK_LE(most, kLooks);
+}
+
 TEST_CASE("copy cache: above the high watermark the least used go, down to the low one") {
   World world;
   for (const char* name : {"a", "b", "c"}) world.Put(name, 300);
   CHECK(world.asked.empty());
   CHECK(world.cache->TryTake(100));  // 1000 of 1000
-  world.cache->Holds("d", 100);
-  CHECK_EQ(world.asked, std::vector<std::string>{"of a"});
+  world.cache->Add("d", 100);
+  CHECK_EQ(world.asked, std::vector<std::string>{"a"});
   CHECK_FALSE(world.cache->TryTake(1));  // named is not gone
   CHECK_EQ(world.asked.size(), 1);
   world.cache->Gone("a");
@@ -51,9 +103,9 @@ TEST_CASE("copy cache: a scan does not empty what is used again") {
   for (int i = 0; i < 20; ++i) {
     const std::string name = "scan" + std::to_string(i);
     world.Put(name, 200);
-    for (const std::string& owner : std::exchange(world.asked, {})) {
-      CHECK_NE(owner, "of hot");
-      world.cache->Gone(owner.substr(3));
+    for (const std::string& victim : std::exchange(world.asked, {})) {
+      CHECK_NE(victim, "hot");
+      world.cache->Gone(victim);
     }
   }
   CHECK_EQ(world.cache->BytesOf("hot"), 200);
@@ -64,18 +116,69 @@ TEST_CASE("copy cache: pinned copies, copies without an owner, and copies in use
   world.Put("pinned", 300);
   world.cache->Pin("of pinned", true);
   REQUIRE_STATUS_OK(world.cache->Take(300, {}));
-  world.cache->Holds("nobodys", 300);
+  world.cache->Add("nobodys", 300);
   world.Put("used", 300);
   CHECK_FALSE(world.cache->TryTake(500));
-  CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"of used"});
-  world.cache->EvictionRefused("of used");
+  CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"used"});
+  world.cache->EvictionRefused("used");
   CHECK_EQ(world.cache->Stats().evictions_refused, 1);
   CHECK_FALSE(world.cache->TryTake(500));  // asked again the next time
-  CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"of used"});
-  world.cache->EvictionRefused("of used");
+  CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"used"});
+  world.cache->EvictionRefused("used");
   world.cache->Pin("of pinned", false);
   CHECK_FALSE(world.cache->TryTake(500));
-  CHECK_EQ(world.asked.front(), "of pinned");
+  CHECK_EQ(world.asked.front(), "pinned");
+}
+
+TEST_CASE("copy cache: two copies of one owner are given up, or stay, each by itself") {
+  World world;
+  for (const char* name : {"old", "new"}) {
+    world.cache->Own(name, "k");
+    REQUIRE_STATUS_OK(world.cache->Take(400, {}));
+    world.cache->Add(name, 400);
+  }
+  REQUIRE_STATUS_OK(world.cache->Take(160, {}));
+  CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"old"});
+  world.cache->EvictionRefused("old");
+  CHECK_FALSE(world.cache->TryTake(500));
+  CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"new"});
+  world.cache->Gone("new");
+  CHECK_EQ(world.cache->BytesOf("old"), 400);
+  CHECK_EQ(world.cache->Stats().bytes, 560);
+}
+
+TEST_CASE("copy cache: victims are named a few at a time, until the low watermark is reached") {
+  World world;
+  for (int i = 0; i < 950; ++i) world.Put("c" + std::to_string(i), 1);
+  CHECK(world.cache->TryTake(1));
+  CHECK_LE(world.asked.size(), 64);
+  size_t gone = 0;
+  while (!world.asked.empty()) {
+    for (const std::string& victim : std::exchange(world.asked, {})) {
+      world.cache->Gone(victim);
+      ++gone;
+    }
+  }
+  CHECK_EQ(world.cache->Stats().bytes, 850);
+  CHECK_EQ(gone, 101);
+}
+
+TEST_CASE("copy cache: what was found and is nobody's goes too, once it is known to be") {
+  World world;
+  world.cache->Found("a", 500);
+  world.cache->Found("b", 500);
+  world.cache->Own("a", "of a");
+  world.cache->Pin("of a", true);
+  CHECK_FALSE(world.cache->TryTake(1));
+  CHECK(world.asked.empty());
+  world.cache->OrphanOthers();
+  CHECK_FALSE(world.cache->TryTake(1));
+  CHECK_EQ(std::exchange(world.asked, {}), std::vector<std::string>{"b"});
+  // A job has gone on with it.
+  world.cache->EvictionRefused("b");
+  world.cache->Own("b", "of a");
+  CHECK_FALSE(world.cache->TryTake(1));
+  CHECK(world.asked.empty());
 }
 
 TEST_CASE("copy cache: who does not fit waits in line, and leaves it by a stop or a deadline") {
@@ -112,8 +215,8 @@ TEST_CASE("copy cache: who does not fit waits in line, and leaves it by a stop o
 TEST_CASE("copy cache: room that is made goes to the first in line") {
   World world;
   world.Put("a", 900);
-  world.cache->SetEvictor([&](const std::vector<std::string>& owners) {
-    for (const std::string& owner : owners) world.cache->Gone(owner.substr(3));
+  world.cache->SetEvictor([&](const std::vector<CopyCache::Victim>& victims) {
+    for (const CopyCache::Victim& victim : victims) world.cache->Gone(victim.name);
   });
   CHECK_STATUS_OK(world.cache->Take(800, {}));
   CHECK_EQ(world.cache->Stats().bytes, 800);
@@ -125,7 +228,7 @@ TEST_CASE("copy cache: what was found at the start counts, also above the quota"
   world.cache->Found("a", 5000);
   world.cache->Own("a", "of a");
   CHECK_FALSE(world.cache->TryTake(1));
-  CHECK_EQ(world.asked, std::vector<std::string>{"of a"});
+  CHECK_EQ(world.asked, std::vector<std::string>{"a"});
   world.cache->Gone("a");
   CHECK(world.cache->TryTake(1000));
 }

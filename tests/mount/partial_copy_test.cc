@@ -514,6 +514,86 @@ TEST_CASE("partial copy: most of a file that is there brings the rest, in the ba
   world.upgrader->SetBackground(nullptr);
 }
 
+constexpr uint64_t kOverhead = 16 << 10;  // of a partial copy, besides its extents
+
+TEST_CASE("partial copy: what a killed process wrote and its map does not know counts for as long as it is there") {
+  World world;
+  world.options.partial.map_save_bytes = kSize;  // by hand only
+  world.Restart();
+  world.Know();
+  const std::string map = world.options.folder + "/abc234.7.map";
+  Bytes old_map;
+  {
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK(world.Reads(*upgraded.reader, 0, 300'000));
+    CHECK_STATUS_OK(upgraded.partial->Save());
+    old_map = ValueOf(ReadSmallFile(world.io, map, 1 << 20));
+    CHECK(world.Reads(*upgraded.reader, 300'000, 1'500'000));
+    world.spec.existing = upgraded.local;
+  }
+  REQUIRE_STATUS_OK(world.io.Remove(map));
+  REQUIRE_STATUS_OK(ValueOf(world.io.Create(map))->WriteAt(0, old_map));
+  world.options.boot_id = "boot2";
+  world.Restart();
+  const uint64_t found = world.cache->Stats().bytes;
+  CHECK_GE(found, 1'500'000);
+  SUBCASE("of a copy that becomes whole") {
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK_EQ(world.upgrader->Stats().copies_resumed, 1);
+    CHECK_EQ(world.cache->Stats().bytes, found);  // it is on disk still
+    REQUIRE_STATUS_OK(upgraded.reader->MakeWhole({}));
+    CHECK_EQ(world.cache->Stats().bytes, kSize + kOverhead);
+    CHECK_STATUS_OK(world.upgrader->Delete(world.io, *upgraded.local));
+  }
+  SUBCASE("of one that gives way to one of another version under its name") {
+    world.source.validator = world.spec.expected_validator = "v2";
+    world.spec.existing.reset();
+    const Upgraded upgraded = ValueOf(world.Upgrade());
+    CHECK_EQ(world.upgrader->Stats().copies_resumed, 0);
+    CHECK_EQ(world.cache->Stats().bytes, kOverhead);
+    CHECK(world.Reads(*upgraded.reader, 0, 100));
+    CHECK_STATUS_OK(world.upgrader->Delete(world.io, *upgraded.local));
+  }
+  CHECK_EQ(world.cache->Stats().bytes, 0);
+}
+
+TEST_CASE("partial copy: a whole copy that is made again under its name counts once") {
+  World world;
+  world.source.ranges = false;
+  const Upgraded first = ValueOf(world.Upgrade());
+  CHECK_EQ(world.cache->Stats().bytes, kSize);
+  const Upgraded again = ValueOf(world.Upgrade());
+  CHECK_EQ(world.cache->Stats().bytes, kSize);
+  // A partial one beside it, which could not be opened, and takes its place in the end.
+  world.source.ranges = true;
+  const Upgraded partial = ValueOf(world.Upgrade());
+  CHECK_EQ(world.cache->Stats().bytes, kSize + kOverhead + kGranule);
+  REQUIRE_STATUS_OK(partial.reader->MakeWhole({}));
+  CHECK_EQ(world.cache->Stats().bytes, kSize + kOverhead);
+  CHECK_STATUS_OK(world.upgrader->Delete(world.io, *partial.local));
+  CHECK_EQ(world.cache->Stats().bytes, 0);
+}
+
+TEST_CASE("partial copy: one that is deleted while two requests are under way gives back its room once") {
+  World world;
+  world.Know();
+  const Upgraded other = ValueOf(world.Upgrade());
+  CHECK(world.Reads(*other.reader, 0, 1'000'000));
+  const uint64_t of_other = world.cache->Stats().bytes;
+  world.spec.name_stem = "abd234";
+  const Upgraded upgraded = ValueOf(world.Upgrade());
+  bool once = false;
+  world.source.before_read = [&](uint64_t offset) {
+    if (offset < 5 * kGranule || std::exchange(once, true)) return;  // five granules of the first are there
+    CHECK(world.Reads(*upgraded.reader, 2'000'000, 100));
+    CHECK_STATUS_OK(world.upgrader->Delete(world.io, *upgraded.local));
+    CHECK_EQ(world.cache->BytesOf("abd234.7.car"), 0);
+  };
+  CHECK(world.Reads(*upgraded.reader, 0, 10 * kGranule));
+  CHECK(once);
+  CHECK_EQ(world.cache->Stats().bytes, of_other);
+}
+
 // The source of a job that knows nothing of it yet.
 struct AheadWorld : World {
   AheadWorld() {

@@ -46,9 +46,19 @@ class CountingGate final : public SpaceGate {  // any worker thread asks it
     const MutexLock lock(mutex);
     left += bytes;
   }
-  void Holds(const std::string& name, uint64_t bytes) override {
+  void Add(const std::string& name, uint64_t bytes) override {
     const MutexLock lock(mutex);
-    held[name] = bytes;
+    held[name] += bytes;
+  }
+  void Drop(const std::string& name, uint64_t bytes) override {
+    const MutexLock lock(mutex);
+    held[name] -= bytes;
+    left += bytes;
+  }
+  uint64_t BytesOf(const std::string& name) const override {
+    const MutexLock lock(mutex);
+    const auto it = held.find(name);
+    return it == held.end() ? 0 : it->second;
   }
   void Used(const std::string&) override {}
   void Gone(const std::string& name) override {
@@ -57,7 +67,7 @@ class CountingGate final : public SpaceGate {  // any worker thread asks it
     held.erase(name);
   }
 
-  Mutex mutex;
+  mutable Mutex mutex;
   uint64_t limit = uint64_t{1} << 30;
   uint64_t left = limit;
   std::map<std::string, uint64_t> held;
