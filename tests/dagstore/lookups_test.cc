@@ -208,19 +208,22 @@ TEST_CASE("lookups: a shard whose entries are lost while it is being published i
   REQUIRE_STATUS_OK(world.store->RegisterShard("b", MountOfFile(*world.store, world.dir.File("b")), results).status());
   world.kv->WaitUntilWaiting(1);  // its index is written and sealed, and not published
   for (const auto& entry : fs::directory_iterator(world.options.dir + "/top")) {
-    if (entry.path().extension() != ".run") continue;
+    if (entry.path().extension() != ".top") continue;
     std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(static_cast<std::streamoff>(fs::file_size(entry.path()) / 2));
-    file.write("\xff\x00\xff\x00\xff\x00\xff\x00", 8);
+    const Bytes ruin(fs::file_size(entry.path()) - 4096, 0x5a);  // all behind its first page
+    file.seekp(4096);
+    file.write(reinterpret_cast<const char*>(ruin.data()), static_cast<std::streamsize>(ruin.size()));
   }
-  const auto look = [&] { return world.store->ShardsContainingMultihash(MakeBlock(2, 0).cid.hash()); };
-  for (int i = 0; i < 40; ++i) {
+  uint64_t unsure = 0;  // whoever meets the damage has it mended, and hears that not all is there yet
+  for (uint64_t i = 0; i < 40; ++i) {
     const auto found = world.store->ShardsContainingMultihash(MakeBlock(2, i).cid.hash());
-    CHECK((!found.ok() || found->empty()));  // not published
+    if (found.ok()) CHECK(found->empty());  // not published
+    if (!found.ok()) CHECK_CODE(found, kUnavailable);
+    unsure += !found.ok();
   }
+  CHECK(unsure > 0);
   world.kv->ReleaseAll();
   REQUIRE_STATUS_OK(results.Receive().status);
-  CHECK_EQ(ValueOf(look()).size(), 1);
   CheckServes(*world.store, "b", 2, 40);
   CheckServes(*world.store, "a", 1, 4);
 }
