@@ -250,11 +250,15 @@ TEST_CASE("crash: what was acknowledged survives 30 kills of the process") {
       if (under_way >= 0) {
         // Half a registration is finished by itself, half a destruction as well.
         const std::string key = fmt::format("shard-{}", under_way);
-        if (store->AcquireShardSync(key).ok()) {
+        const absl::Status acquired = store->AcquireShardSync(key).status();
+        if (acquired.ok()) {
           CheckServes(*store, key, static_cast<uint64_t>(under_way % kCars), kBlocks);
           alive.insert(key);
         } else {
-          CHECK((StateOf(*store, key) == "none" || StateOf(*store, key) == "Destroying"));
+          CAPTURE(ToString(acquired));
+          const std::string state = StateOf(*store, key);
+          CAPTURE(state);
+          CHECK((state == "none" || state == "Destroying"));
         }
       }
       for (const ShardInfo& info : ValueOf(store->ListShards()).shards) {
