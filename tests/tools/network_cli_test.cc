@@ -501,7 +501,8 @@ TEST_CASE("verify: Ctrl-C while bad bytes are fetched again leaves the shard as 
     if (nth >= 2) return connection.Hang();
     ServeContent(request, connection, wrapped, "\"v1\"");
   });
-  site.Configure("[network]\nallow = [\"127.0.0.1\"]\n[limits.partial]\nrequest_bytes_max = 131072\nread_timeout = \"1s\"\n");
+  site.Configure("[network]\nallow = [\"127.0.0.1\"]\n"
+                 "[limits.partial]\nrequest_bytes_max = 131072\nread_timeout = \"1s\"\n");
   REQUIRE_EQ(site.Run({"add", "--no-verify", web.Url("/a.car")}).code, 0);
   {
     const std::lock_guard lock(mu);
