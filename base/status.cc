@@ -17,6 +17,10 @@ absl::Status Annotate(const absl::Status& status, std::string_view context) {
   return annotated;
 }
 
+absl::Status Recoded(const absl::Status& status, absl::StatusCode from, absl::StatusCode to) {
+  return status.code() == from ? MakeStatus(to, Message(status)) : status;
+}
+
 absl::Status ErrnoStatus(int error, std::string_view what) {
   absl::StatusCode code = absl::StatusCode::kUnavailable;
   switch (error) {

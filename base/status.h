@@ -57,6 +57,9 @@ std::string ToString(const absl::Status& status);
 // The same status, payloads included, with "<context>: " before its message. OK stays OK.
 absl::Status Annotate(const absl::Status& status, std::string_view context);
 
+// The same message with the code `to`, if the code is `from`: those who are told would take it for something else.
+absl::Status Recoded(const absl::Status& status, absl::StatusCode from, absl::StatusCode to);
+
 // A status from errno, classified: ENOENT NotFound; EMFILE, ENFILE, ENOSPC, EDQUOT, ENOMEM ResourceExhausted;
 // EACCES, EPERM FailedPrecondition; EIO DataLoss; ELOOP, ENAMETOOLONG, EISDIR, ENOTDIR InvalidArgument; others
 // Unavailable.

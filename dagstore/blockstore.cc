@@ -48,8 +48,8 @@ absl::Status CheckInside(const OpenShard& shard, const IndexEntry& entry) {
 
 // NotFound of a source would mean to a reader that there is no such block.
 absl::Status ReadSource(const OpenShard& shard, uint64_t offset, size_t size, uint8_t* out) {
-  const absl::Status status = shard.source->Read(shard.index->summary().payload_offset + offset, size, out);
-  return absl::IsNotFound(status) ? Unavailable("{}", Message(status)) : status;
+  return Recoded(shard.source->Read(shard.index->summary().payload_offset + offset, size, out),
+                 absl::StatusCode::kNotFound, absl::StatusCode::kUnavailable);
 }
 
 absl::Status ReadSection(const OpenShard& shard, const IndexEntry& entry, const MultihashView& wanted, Block& block) {

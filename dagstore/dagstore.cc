@@ -27,6 +27,7 @@ constexpr char kMetaShards[] = "shards";            // at the last close; a hint
 constexpr Ticket kAcquiresPerMeasure = 64;
 constexpr absl::Duration kTraceFlush = absl::Seconds(3);  // of Close
 constexpr size_t kHoldersPageMax = 4096;  // shards looked into for one page
+constexpr int kSteadyLooksMax = 9;        // while shards die as fast as they are looked up
 constexpr uint32_t kShardsExpectedMax = 16'000'000;  // beyond it room is made as they come: 5 bytes each
 
 // Of requests that the store makes itself.
@@ -109,6 +110,9 @@ struct DagStore::Core {
   Accessor Enter(std::shared_ptr<const Lease> lease, const RequestOptions& request) {
     if (options.trace.sink == nullptr || !SampleInline(request)) return Accessor::TryEnter(std::move(lease));
     return EnterTraced(std::move(lease), request);
+  }
+  Accessor EnterIfOpen(const ShardKey& key, const RequestOptions& request) {
+    return MayPassGates(request) ? Enter(leases.Find(key.bytes()), request) : Accessor();
   }
   // An acquire of an open shard takes 30 ns. So that tracing does not double that, the acquires of a thread are counted
   // down to the next that is recorded, instead of making ids for all of them to decide by.
@@ -654,10 +658,6 @@ ShardResult Await(DagStore& store, const Channel<ShardResult>& out, Ticket ticke
   return out.Receive(spin);
 }
 
-}  // namespace
-
-namespace {
-
 // The same for a flag, which tells nobody when it is set.
 ShardResult AwaitFor(DagStore& store, const Channel<ShardResult>& out, Ticket ticket, const CancelFlag* cancel) {
   constexpr absl::Duration kLook = absl::Milliseconds(20);
@@ -669,17 +669,21 @@ ShardResult AwaitFor(DagStore& store, const Channel<ShardResult>& out, Ticket ti
   return out.Receive();
 }
 
+template <typename T>
+T OptionsOf(const WorkContext& work) {
+  T options;
+  options.deadline = work.deadline;
+  options.parent = work.span;
+  return options;
+}
+
 }  // namespace
 
 absl::StatusOr<Accessor> DagStore::AcquireShardFor(const ShardKey& key, const WorkContext& work) {
   RETURN_IF_ERROR(work.Check());
-  AcquireOptions options;
-  options.deadline = work.deadline;
-  options.parent = work.span;
+  const auto options = OptionsOf<AcquireOptions>(work);
   if (work.cancel == nullptr || Mutant(kMutantFetchHearsNobody)) return AcquireShardSync(key, options);
-  if (core_->MayPassGates(options)) {
-    if (Accessor entered = core_->Enter(core_->leases.Find(key.bytes()), options); !entered.empty()) return entered;
-  }
+  if (Accessor entered = core_->EnterIfOpen(key, options); !entered.empty()) return entered;
   const Channel<ShardResult> out(1);
   ASSIGN_OR_RETURN(const Ticket ticket, AcquireShard(key, out, options));
   ShardResult result = AwaitFor(*this, out, ticket, work.cancel);
@@ -689,21 +693,16 @@ absl::StatusOr<Accessor> DagStore::AcquireShardFor(const ShardKey& key, const Wo
 
 absl::Status DagStore::RecoverShardFor(const ShardKey& key, const WorkContext& work) {
   RETURN_IF_ERROR(work.Check());
-  RecoverOptions options;
-  options.deadline = work.deadline;
-  options.parent = work.span;
   const Channel<ShardResult> out(1);
-  ASSIGN_OR_RETURN(const Ticket ticket, RecoverShard(key, out, options));
+  ASSIGN_OR_RETURN(const Ticket ticket, RecoverShard(key, out, OptionsOf<RecoverOptions>(work)));
   return AwaitFor(*this, out, ticket, work.cancel).status;
 }
 
 absl::Status DagStore::AwaitDestroyed(const ShardKey& key, const WorkContext& work) {
   RETURN_IF_ERROR(work.Check());
-  DestroyOptions options;
-  options.deadline = work.deadline;
   const Channel<ShardResult> out(1);
-  ASSIGN_OR_RETURN(const Ticket ticket, core_->Submit(ShardOp::kDestroy, key, out, options, nullptr, nullptr,
-                                                      /*begins_nothing=*/true));
+  ASSIGN_OR_RETURN(const Ticket ticket, core_->Submit(ShardOp::kDestroy, key, out, OptionsOf<DestroyOptions>(work),
+                                                      nullptr, nullptr, /*begins_nothing=*/true));
   const absl::Status status = AwaitFor(*this, out, ticket, work.cancel).status;
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
@@ -719,9 +718,7 @@ absl::Status DagStore::RegisterShardSync(ShardKey key, std::unique_ptr<Mount> mo
 absl::StatusOr<Accessor> DagStore::AcquireShardSync(const ShardKey& key, const AcquireOptions& options,
                                                     const std::stop_token& stop) {
   RETURN_IF_ERROR(CheckStop(stop));
-  if (core_->MayPassGates(options)) {
-    if (Accessor entered = core_->Enter(core_->leases.Find(key.bytes()), options); !entered.empty()) return entered;
-  }
+  if (Accessor entered = core_->EnterIfOpen(key, options); !entered.empty()) return entered;
   // Always empty between calls, so a thread needs but one; fibers need one each.
   static thread_local const Channel<ShardResult> of_thread(1);
   std::optional<Channel<ShardResult>> of_fiber;
@@ -907,39 +904,32 @@ absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> has
     ShardKey key;
   };
   std::vector<Live> live;
+  const auto take = [&](size_t index, Ordinal ordinal) {
+    std::optional<ShardKey> key = directory->KeyOf(ordinal);
+    if (key.has_value()) live.push_back({index, ordinal, *std::move(key)});
+    return key.has_value();
+  };
   RETURN_IF_ERROR(LookSteadily([&]() -> absl::StatusOr<bool> {
-    absl::Status status = find();
-    if (NeedsHealing(status)) {
-      RETURN_IF_ERROR(heal());
-      status = find();
-    }
-    RETURN_IF_ERROR(status);
+    RETURN_IF_ERROR(Healed(find));
     bool met_dead = false;
     live.clear();
     for (size_t begin = 0, end = 0; begin < found.size(); begin = end) {
       const size_t index = found[begin].first;
       const size_t first = live.size();
-      for (; end < found.size() && found[end].first == index; ++end) {
-        if (auto key = directory->KeyOf(found[end].second)) {
-          live.push_back({index, found[end].second, *std::move(key)});
-        } else {
-          met_dead = true;
-        }
-      }
+      for (; end < found.size() && found[end].first == index; ++end) met_dead |= !take(index, found[end].second);
+      if (live.size() - first == candidates_max || end - begin < candidates_max) continue;
       // Some are gone already, and there may be more: all of them then, page by page.
-      if (live.size() - first < candidates_max && end - begin >= candidates_max) {
-        live.resize(first);
-        std::vector<Ordinal> page;
-        Ordinal after = 0;
-        do {
-          RETURN_IF_ERROR(FindCandidatePage(hashes[index], after, candidates_max, page));
-          for (const Ordinal ordinal : page) {
-            if (live.size() - first == candidates_max) break;
-            if (auto key = directory->KeyOf(ordinal)) live.push_back({index, ordinal, *std::move(key)});
-          }
-          if (!page.empty()) after = page.back();
-        } while (page.size() == candidates_max && live.size() - first < candidates_max);
-      }
+      live.resize(first);
+      std::vector<Ordinal> page;
+      Ordinal after = 0;
+      do {
+        RETURN_IF_ERROR(FindCandidatePage(hashes[index], after, candidates_max, page));
+        for (const Ordinal ordinal : page) {
+          if (live.size() - first == candidates_max) break;
+          take(index, ordinal);
+        }
+        if (!page.empty()) after = page.back();
+      } while (page.size() == candidates_max && live.size() - first < candidates_max);
     }
     return met_dead;
   }));
@@ -948,20 +938,24 @@ absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> has
 }
 
 absl::Status DagStore::Lookup::LookSteadily(absl::FunctionRef<absl::StatusOr<bool>()> look) const {
-  for (int left = 8;; --left) {
+  for (int looks = 1;; ++looks) {
     const uint64_t deaths = directory->deaths();
     ASSIGN_OR_RETURN(const bool met_dead, look());
-    if (!met_dead || directory->deaths() == deaths || left == 0) return absl::OkStatus();
+    if (!met_dead || directory->deaths() == deaths || looks == kSteadyLooksMax) return absl::OkStatus();
   }
+}
+
+absl::Status DagStore::Lookup::Healed(absl::FunctionRef<absl::Status()> find) const {
+  const absl::Status status = find();
+  if (!absl::IsDataLoss(status) && !incomplete->load()) return status;
+  RETURN_IF_ERROR(heal());
+  return find();
 }
 
 absl::Status DagStore::Lookup::FindCandidatePage(const MultihashView& hash, Ordinal after, size_t ordinals_max,
                                                  std::vector<Ordinal>& page) const {
   const Fingerprint fingerprint = FingerprintOf(fingerprint_secret, hash);
-  const absl::Status status = top->FindPage(fingerprint, after, ordinals_max, page);
-  if (!NeedsHealing(status)) return status;
-  RETURN_IF_ERROR(heal());
-  return top->FindPage(fingerprint, after, ordinals_max, page);
+  return Healed([&] { return top->FindPage(fingerprint, after, ordinals_max, page); });
 }
 
 absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::Lookup::CurrentIndex(const ShardKey& key) const {
@@ -994,8 +988,8 @@ absl::StatusOr<ShardRecord> DagStore::Lookup::ReadRecord(const ShardKey& key) co
 absl::StatusOr<std::shared_ptr<const ShardIndex>> DagStore::Lookup::OpenIndex(const ShardRecord& record) const {
   if (record.ordinal == 0) return FailedPrecondition("the shard is not indexed yet");
   auto index = indexes->Open(record.ordinal, record.index_bytes, record.index_checksum);
-  if (absl::IsNotFound(index.status())) return DataLoss("{}", Message(index.status()));  // the shard is there
-  return index;
+  if (index.ok()) return index;
+  return Recoded(index.status(), absl::StatusCode::kNotFound, absl::StatusCode::kDataLoss);  // the shard is there
 }
 
 absl::StatusOr<ShardHoldersPage> DagStore::HoldersPage(const MultihashView& hash, const Cid* root,
@@ -1288,8 +1282,8 @@ absl::StatusOr<GcResult> DagStore::Core::Gc(const GcOptions& gc, const SpanConte
 
 absl::Status DagStore::FetchWhole(const ShardKey& key, const WorkContext& work) {
   ASSIGN_OR_RETURN(const Accessor accessor, AcquireShardFor(key, work));
-  const absl::Status status = accessor.source().MakeWhole(work);
-  return absl::IsNotFound(status) ? Unavailable("{}", Message(status)) : status;  // the shard is there
+  // The shard is there.
+  return Recoded(accessor.source().MakeWhole(work), absl::StatusCode::kNotFound, absl::StatusCode::kUnavailable);
 }
 
 std::vector<FailureEvent> DagStore::FailureLog(size_t events_max) const { return core_->failures.Last(events_max); }

@@ -250,7 +250,8 @@ struct DagStore::Lookup {
 
   std::function<absl::Status()> heal = {};  // makes damaged parts of the top-level index again; may take long
   const std::atomic<bool>* incomplete = nullptr;  // that broke off
-  bool NeedsHealing(const absl::Status& found) const { return absl::IsDataLoss(found) || incomplete->load(); }
+  // What `find` says, once more if anything had to be made again first.
+  absl::Status Healed(absl::FunctionRef<absl::Status()> find) const;
 
   // The live shards that may hold each multihash, `candidates_max` of them if there are more: `visit(index into hashes,
   // ordinal, key)`. If a run of the top-level index turns out damaged it is made again from the shard indexes first, so

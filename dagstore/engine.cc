@@ -193,7 +193,7 @@ bool Engine::Turn() {
     if (took > kSlowTurn) ++stats_.turns_over_5ms;
   }
   return !internal_.empty() || !completions_.empty() || !requests_.empty() || seams_.queues->HasWork() ||
-         (!committing_ && (!batch_.empty() || !full_.empty()));
+         (!committing_ && (!batch_.empty() || !closed_.empty()));
 }
 
 Deadline Engine::NextTimer() const {
@@ -225,29 +225,19 @@ void Engine::RunRequest(Request request) {
   // Expired or stopped while it was queued: no work, and it joins nothing.
   const bool expired = !request.meta.deadline.IsInfinite() && request.meta.deadline.Passed(seams_.clock->Now());
   if (expired || (!stopped_early_.empty() && stopped_early_.contains(request.meta.ticket))) {
-    ShardResult result;
-    result.key = std::move(request.key);
-    result.ticket = request.meta.ticket;
-    result.stop_reason = expired ? StopReason::kDeadline : StopReason::kStopped;
-    result.status = expired ? DeadlineExceeded("{}: the deadline passed before the request ran", OpName(request.op))
-                            : Cancelled("{}: stopped by its caller before it ran", OpName(request.op));
     if (expired) ++stats_.deadlines_missed;
-    SendAnswer(std::move(cause.reply), std::move(result), kNothingPending);
-    return;
+    return AnswerUnrun(request, cause,
+                       expired ? DeadlineExceeded("{}: the deadline passed before the request ran", OpName(request.op))
+                               : Cancelled("{}: stopped by its caller before it ran", OpName(request.op)),
+                       expired ? StopReason::kDeadline : StopReason::kStopped);
   }
 
   uint32_t index = shards_.Find(request.key.bytes());
   if (index == kNoSlot) {
-    if (request.op != ShardOp::kRegister || !store_error_.ok()) {
-      ShardResult result;
-      result.status = request.op == ShardOp::kRegister
-                          ? Unavailable("the store is read-only: {}", ToString(store_error_))
-                          : NotFound("no shard \"{}\"", request.key.Printable());
-      result.key = std::move(request.key);
-      result.ticket = request.meta.ticket;
-      SendAnswer(std::move(cause.reply), std::move(result), kNothingPending);
-      return;
-    }
+    if (request.op != ShardOp::kRegister)
+      return AnswerUnrun(request, cause, NotFound("no shard \"{}\"", request.key.Printable()));
+    if (!store_error_.ok())
+      return AnswerUnrun(request, cause, Unavailable("the store is read-only: {}", ToString(store_error_)));
     index = shards_.Insert(request.key.bytes());
     Slot& slot = shards_[index];
     slot.lazy = request.registration->lazy;
@@ -255,14 +245,19 @@ void Engine::RunRequest(Request request) {
     cause.fresh = true;
   }
   if (request.begins_nothing && !Mutant(kMutantFsckDestroys) && shards_[index].state != ShardState::kDestroying) {
-    ShardResult result;
-    result.key = std::move(request.key);
-    result.ticket = request.meta.ticket;
-    SendAnswer(std::move(cause.reply), std::move(result), kNothingPending);
-    return;
+    return AnswerUnrun(request, cause, absl::OkStatus());
   }
   if (request.op == ShardOp::kAcquire) ++stats_.acquires;
   Step(index, request.op, cause);
+}
+
+void Engine::AnswerUnrun(Request& request, Cause& cause, absl::Status status, StopReason reason) {
+  ShardResult result;
+  result.key = std::move(request.key);
+  result.ticket = request.meta.ticket;
+  result.status = std::move(status);
+  result.stop_reason = reason;
+  SendAnswer(std::move(cause.reply), std::move(result), kNothingPending);
 }
 
 void Engine::RunInternal(const Internal& task) {
@@ -1024,7 +1019,7 @@ void Engine::QueueInitializeJob(uint32_t index, const TaskMeta& meta) {
 
 void Engine::StartBacklog() {
   // Results that cannot be stored yet lie in memory: no more of them while a full batch waits for another.
-  while (!backlog_.empty() && full_.empty() &&
+  while (!backlog_.empty() && !BatchesQueue() &&
          (jobs_running_ < options_.jobs_running_max || Mutant(kMutantJobsUnlimited))) {
     const Waiting next = backlog_.front();
     backlog_.pop_front();
@@ -1318,8 +1313,8 @@ uint64_t Engine::ReferencesOut() const {
 
 bool Engine::Idle() const {
   return internal_.empty() && completions_.empty() && requests_.empty() && backlog_.empty() &&
-         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && !committing_ && batch_.empty() &&
-         full_.empty() && parked_.empty() && answers_out_.empty() && seams_.queues->Empty();
+         (jobs_running_ == 0 || Mutant(kMutantCloseLeavesJobs)) && batch_.empty() && closed_.empty() &&
+         parked_.empty() && answers_out_.empty() && seams_.queues->Empty();
 }
 
 bool Engine::Finished() const {
@@ -1336,24 +1331,26 @@ uint64_t Engine::PendingOf(const Slot& slot) const {
 Engine::Gate* Engine::GateFor(uint64_t rests_on) {
   if (rests_on <= durable_) return nullptr;
   if (rests_on == batch_sequence_) return &gathering_;
-  if (!full_.empty() && rests_on >= full_.front().sequence) return &full_[rests_on - full_.front().sequence].gate;
-  DAGSTORE_CHECK(committing_ && rests_on == in_flight_sequence_);
-  return &in_flight_;
+  const uint64_t place = rests_on - durable_ - 1;
+  DAGSTORE_CHECK(place < closed_.size() && closed_[place].sequence == rests_on);
+  return &closed_[place].gate;
 }
 
 // What is gathered while a commit takes long must not grow until the database refuses it.
 void Engine::MakeRoomInBatch(uint64_t bytes) {
   const bool fits = batch_.bytes() + bytes <= options_.commit_batch_bytes;
   if (batch_.empty() || fits || Mutant(kMutantBatchesUnlimited)) return;
-  full_.push_back({batch_sequence_, std::exchange(batch_, {}), std::exchange(gathering_, {})});
-  ++batch_sequence_;
+  CloseBatch();
+}
+
+void Engine::CloseBatch() {
+  closed_.push_back({batch_sequence_++, std::exchange(batch_, {}), std::exchange(gathering_, {})});
 }
 
 uint64_t Engine::ReservationOf(Ordinal ordinal) const {
   if (ordinal < ordinals_durable_) return kNothingPending;
-  if (committing_ && ordinal < in_flight_.ordinals_reserved) return in_flight_sequence_;
-  for (const FullBatch& full : full_) {
-    if (ordinal < full.gate.ordinals_reserved) return full.sequence;
+  for (const ClosedBatch& closed : closed_) {
+    if (ordinal < closed.gate.ordinals_reserved) return closed.sequence;
   }
   return batch_sequence_;
 }
@@ -1399,51 +1396,45 @@ void Engine::DeliverAnswers() {
 }
 
 void Engine::SendBatch(bool idle) {
-  if (committing_ || (batch_.empty() && full_.empty())) return;
-  if (full_.empty()) {
+  if (committing_ || (batch_.empty() && closed_.empty())) return;
+  if (closed_.empty()) {
     if (gathering_.changes < gather_target_ && gather_looks_ > 0) {
       if (idle) --gather_looks_;
       return;
     }
-    full_.push_back({batch_sequence_, std::exchange(batch_, {}), std::exchange(gathering_, {})});
-    ++batch_sequence_;
+    CloseBatch();
   }
-  FullBatch next = std::move(full_.front());
-  full_.pop_front();
+  ClosedBatch& next = closed_.front();
   gather_target_ = 0;
   committing_ = true;
   ++stats_.commits;
   stats_.changes_committed += next.gate.changes;
   stats_.batch_changes.Add(next.gate.changes);
   commit_started_ = seams_.clock->Now();
-  in_flight_ = std::move(next.gate);
-  in_flight_sequence_ = next.sequence;
-  seams_.commits->Commit(next.sequence, std::move(next.batch));
+  seams_.commits->Commit(next.sequence, std::exchange(next.batch, {}));
 }
 
 void Engine::CommitDone(uint64_t sequence, const absl::Status& status) {
-  DAGSTORE_CHECK(committing_ && sequence == in_flight_sequence_);
+  DAGSTORE_CHECK(committing_ && sequence == closed_.front().sequence);
   committing_ = false;
   stats_.commit_time.AddNanos(seams_.clock->Now() - commit_started_);
   if (status.ok() || Mutant(kMutantCommitErrorIgnored)) {
     durable_ = sequence;
-    if (in_flight_.answers.size() > 1) {  // nobody waits for a lone caller
-      gather_target_ = gathering_.changes + in_flight_.answers.size();
+    Gate gate = std::move(closed_.front().gate);
+    closed_.pop_front();
+    if (gate.answers.size() > 1) {  // nobody waits for a lone caller
+      gather_target_ = gathering_.changes + gate.answers.size();
       gather_looks_ = kGatherLooks;
     }
-    Open(std::exchange(in_flight_, {}));
+    Open(std::move(gate));
     return;
   }
   // Nothing more is stored. What was promised on this batch, or gathered for the next, is answered with the error.
   store_error_ = status;
   Log(LogLevel::kError, {}, fmt::format("a commit failed, the store is read-only from now on: {}", ToString(status)));
-  batch_ = {};
-  std::vector<Gate> gates;
-  gates.push_back(std::exchange(in_flight_, {}));
-  for (FullBatch& full : full_) gates.push_back(std::move(full.gate));
-  full_.clear();
-  gates.push_back(std::exchange(gathering_, {}));
-  for (Gate& gate : gates) {
+  CloseBatch();
+  for (ClosedBatch& closed : std::exchange(closed_, {})) {
+    Gate& gate = closed.gate;
     for (uint32_t index : gate.touched) {
       if (ActiveShard* active = ActiveOf(shards_[index])) active->pending = kNeverDurable;
     }
@@ -1638,8 +1629,8 @@ bool Engine::MayPublish(Ordinal ordinal) const {
     return std::any_of(gate.publications.begin(), gate.publications.end(),
                        [ordinal](const Publication& publication) { return publication.ordinal == ordinal; });
   };
-  return in(in_flight_) || in(gathering_) ||
-         std::any_of(full_.begin(), full_.end(), [&](const FullBatch& full) { return in(full.gate); }) ||
+  return in(gathering_) ||
+         std::any_of(closed_.begin(), closed_.end(), [&](const ClosedBatch& closed) { return in(closed.gate); }) ||
          std::any_of(jobs_.begin(), jobs_.end(), [ordinal](const auto& job) {
            return job.second->kind == JobKind::kInitialize && job.second->ordinal == ordinal;
          });

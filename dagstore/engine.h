@@ -276,7 +276,8 @@ class Engine {
     uint64_t changes = 0;
   };
 
-  struct FullBatch {
+  // Gathers nothing any more.
+  struct ClosedBatch {
     uint64_t sequence = 0;
     KvBatch batch = {};
     Gate gate = {};
@@ -387,8 +388,14 @@ class Engine {
   void DeliverAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // Null if nothing needs to wait.
   Gate* GateFor(uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // Nothing came of the request.
+  void AnswerUnrun(Request& request, Cause& cause, absl::Status status, StopReason reason = StopReason::kNone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // `bytes` more are about to be gathered, in one step.
   void MakeRoomInBatch(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void CloseBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  // A batch waits for another to be stored.
+  bool BatchesQueue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_) { return closed_.size() > (committing_ ? 1 : 0); }
   // The batch that reserves it; kNothingPending: a durable one.
   uint64_t ReservationOf(Ordinal ordinal) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void SendBatch(bool idle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
@@ -451,10 +458,9 @@ class Engine {
   KvBatch batch_ ABSL_GUARDED_BY(loop_);
   uint64_t batch_sequence_ ABSL_GUARDED_BY(loop_) = 1;
   Gate gathering_ ABSL_GUARDED_BY(loop_);
+  // In order, without gaps; `batch_` comes after them. While `committing_` the first is being stored.
+  std::deque<ClosedBatch> closed_ ABSL_GUARDED_BY(loop_);
   bool committing_ ABSL_GUARDED_BY(loop_) = false;
-  Gate in_flight_ ABSL_GUARDED_BY(loop_);
-  uint64_t in_flight_sequence_ ABSL_GUARDED_BY(loop_) = 0;
-  std::deque<FullBatch> full_ ABSL_GUARDED_BY(loop_);  // behind it, in order; `batch_` comes after them
   // After a commit its callers come back with their next requests: worth a few looks before the next batch goes.
   uint64_t gather_target_ ABSL_GUARDED_BY(loop_) = 0;  // changes to wait for
   int gather_looks_ ABSL_GUARDED_BY(loop_) = 0;        // turns without a task that are left

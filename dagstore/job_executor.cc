@@ -95,8 +95,8 @@ JobResult JobExecutor::Run(const JobSpec& job) {
       break;
   }
   // A source, a copy, a file: to those who wait NotFound would mean that there is no such shard.
-  if (absl::IsNotFound(result.status) && !Mutant(kMutantGoneIsAbsent)) {
-    result.status = FailedPrecondition("{}", Message(result.status));
+  if (!Mutant(kMutantGoneIsAbsent)) {
+    result.status = Recoded(result.status, absl::StatusCode::kNotFound, absl::StatusCode::kFailedPrecondition);
   }
   if (!result.status.ok() && !job.victim.empty()) seams_.copies->EvictionRefused(job.victim);
   return result;

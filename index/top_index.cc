@@ -189,6 +189,7 @@ class PackedTopIndex final : public TopIndex {
   // Waits until the frozen table is written, or until one attempt at that failed, and returns the error. Gives up the
   // mutex meanwhile.
   absl::Status AwaitWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteEnded(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status AddAsRun(Ordinal ordinal, std::span<const Fingerprint> sorted);
 
   // Writes a file, whole or not at all; null if `fill` appended nothing.
@@ -718,9 +719,7 @@ absl::Status PackedTopIndex::Install(const std::vector<RunPtr>& added, const std
   retired_.insert(retired_.end(), removed.begin(), removed.end());
   if (flushed != nullptr) {  // told at once: who freezes another table next waits for that one
     frozen_ = nullptr;
-    write_error_ = absl::OkStatus();
-    ++write_attempts_;
-    written_.NotifyAll();
+    WriteEnded(absl::OkStatus());
   }
   Publish();
   return absl::OkStatus();
@@ -801,6 +800,10 @@ void PackedTopIndex::WriteFrozen() {
     return;
   }
   const MutexLock lock(mutex_);
+  WriteEnded(std::move(status));
+}
+
+void PackedTopIndex::WriteEnded(absl::Status status) {
   write_error_ = std::move(status);
   ++write_attempts_;
   written_.NotifyAll();

@@ -63,9 +63,9 @@ class PartialCopy::Reader final : public RandomReader {
     work.clock = copy_->context_->clock;
     work.deadline = Deadline::After(*work.clock, copy_->context_->limits.read_timeout);
     absl::StatusOr<size_t> n = copy_->ReadSome(copy_, handle_, offset, size, out, work);
+    if (n.ok()) return n;
     // The deadline of a reader is another.
-    if (absl::IsDeadlineExceeded(n.status())) return Unavailable("{}", Message(n.status()));
-    return n;
+    return Recoded(n.status(), absl::StatusCode::kDeadlineExceeded, absl::StatusCode::kUnavailable);
   }
   void WillRead(std::span<const ByteRange> ranges) const override {
     if (handle_.job && ranges.size() == 1 && ranges[0].offset == 0 && ranges[0].size >= copy_->bytes_) {

@@ -136,9 +136,9 @@ absl::StatusOr<RecordHead> DecodeRecordHead(Span bytes) {
 }
 
 absl::Status ShardRecord::Cause() const {
-  const auto code = static_cast<absl::StatusCode>(error_code);
-  // As older programs stored a source that is gone.
-  return MakeStatus(code == absl::StatusCode::kNotFound ? absl::StatusCode::kFailedPrecondition : code, error);
+  // NotFound: so older programs stored a source that is gone.
+  return Recoded(MakeStatus(static_cast<absl::StatusCode>(error_code), error), absl::StatusCode::kNotFound,
+                 absl::StatusCode::kFailedPrecondition);
 }
 
 absl::StatusOr<ShardRecord> DecodeRecord(Span bytes) {

@@ -1277,16 +1277,7 @@ TEST_CASE("engine: row 13: whatever state a restart finds, somebody owns what co
 
 TEST_CASE("engine: a shard errored before a restart is recovered by an acquirer once, not by every one") {
   EngineWorld world;
-  world.engine.AssertLoop();
-  ShardRecord record;
-  record.state = ShardState::kErrored;
-  KvBatch batch;
-  batch.Put(KvTable::kRecords, "k", EncodeRecord(record));
-  REQUIRE_STATUS_OK(world.kv->Commit(batch, true));
-  RecordHead head;
-  head.state = ShardState::kErrored;
-  world.engine.Restore("k", head);
-  world.engine.RestoreError("k", DataLoss("was torn"), 1);
+  world.RestoreErrored("k", DataLoss("was torn"));
   world.Settle();
   const Ticket first = world.Acquire("k");
   world.Settle();
@@ -1305,16 +1296,7 @@ TEST_CASE("engine: an attempt to recover that its caller stopped does not use up
     Options options;
     options.recover_on_start = RecoverOnStart::kOnAcquire;
     EngineWorld world(options);
-    world.engine.AssertLoop();
-    ShardRecord record;
-    record.state = ShardState::kErrored;
-    KvBatch batch;
-    batch.Put(KvTable::kRecords, "k", EncodeRecord(record));
-    REQUIRE_STATUS_OK(world.kv->Commit(batch, true));
-    RecordHead head;
-    head.state = ShardState::kErrored;
-    world.engine.Restore("k", head);
-    world.engine.RestoreError("k", DataLoss("was torn"), 1);
+    world.RestoreErrored("k", DataLoss("was torn"));
     const Ticket first = world.Acquire("k");
     world.Settle();
     if (absl::IsCancelled(end)) world.Stop(first);

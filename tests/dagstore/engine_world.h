@@ -151,6 +151,19 @@ class EngineWorld {
     jobs.Report(job, std::move(result));
     return job;
   }
+  // Before anything runs: a shard that was Errored when the last process ended.
+  void RestoreErrored(const std::string& key, absl::Status cause) {
+    engine.AssertLoop();
+    ShardRecord record;
+    record.state = ShardState::kErrored;
+    KvBatch batch;
+    batch.Put(KvTable::kRecords, key, EncodeRecord(record));
+    REQUIRE_STATUS_OK(kv->Commit(batch, true));
+    RecordHead head;
+    head.state = ShardState::kErrored;
+    engine.Restore(key, head);
+    engine.RestoreError(key, std::move(cause), 1);
+  }
   // A shard that is Available, at rest.
   void MakeAvailable(const std::string& key) {
     const Ticket ticket = Register(key);

@@ -123,8 +123,8 @@ class FakeKv final : public Kv {
   uint64_t SyncCount() const override { return inner_->SyncCount(); }
 
  private:
-  std::function<absl::Status(KvTable, std::string_view)> on_get_;
   const std::unique_ptr<Kv> inner_;
+  std::function<absl::Status(KvTable, std::string_view)> on_get_;
   mutable Mutex mutex_;
   CondVar changed_;
   uint64_t commits_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -322,7 +322,7 @@ namespace {
 
 // NotFound is about shards and CIDs, and has an exit code of its own; a folder that is missing has failed.
 absl::Status OfOutput(const absl::Status& status) {
-  return absl::IsNotFound(status) ? FailedPrecondition("{}", Message(status)) : status;
+  return Recoded(status, absl::StatusCode::kNotFound, absl::StatusCode::kFailedPrecondition);
 }
 
 }  // namespace
