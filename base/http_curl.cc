@@ -310,7 +310,7 @@ class Transfer {
     if (name.empty() || !plain(name) || !plain(value) || name.find(':') != name.npos) return false;
     curl_slist* longer = curl_slist_append(request_headers_.get(), (name + ": " + value).c_str());
     if (longer == nullptr) return false;
-    request_headers_.release();
+    (void)request_headers_.release();  // `longer` begins with it
     request_headers_.reset(longer);
     return true;
   }

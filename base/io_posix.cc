@@ -103,7 +103,8 @@ class PosixRandomFile final : public RandomFile {
     size_t done = 0;
     while (done < size) {
       const size_t step = std::min(size - done, kTransferBytesMax);
-      const ssize_t n = Retry([&] { return ::pread(fd_.get(), out + done, step, offset + done); });
+      const auto at = static_cast<off_t>(offset + done);
+      const ssize_t n = Retry([&] { return ::pread(fd_.get(), out + done, step, at); });
       if (n == -1) return Failed(errno, "read", path_);
       if (n == 0) break;
       done += n;
@@ -150,7 +151,8 @@ class PosixWritableFile final : public WritableFile {
     size_t done = 0;
     while (done < data.size()) {
       const size_t step = std::min(data.size() - done, kTransferBytesMax);
-      const ssize_t n = Retry([&] { return ::pwrite(fd_.get(), data.data() + done, step, offset + done); });
+      const auto at = static_cast<off_t>(offset + done);
+      const ssize_t n = Retry([&] { return ::pwrite(fd_.get(), data.data() + done, step, at); });
       if (n == -1) return Failed(errno, "write", path_);
       if (n == 0) return Failed(ENOSPC, "write", path_);  // a write that moves nothing would loop for ever
       done += n;

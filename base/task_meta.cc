@@ -55,7 +55,7 @@ std::string SpanContext::ToTraceparent() const {
 
 SpanContext SpanContext::Child(uint64_t number) const {
   SpanContext child = *this;
-  child.BecomeChild(SpanIds::NotZero(SpanIds::Mix(Load64(span_id.data()) + SpanIds::kOdd * (number + 1))));
+  child.BecomeChild(SpanIds::NotZero(MixBits(Load64(span_id.data()) + kSplitMixStep * (number + 1))));
   return child;
 }
 
@@ -136,14 +136,14 @@ SpanContext SpanIds::Make(uint64_t trace_high, uint64_t trace_low, uint64_t span
 
 // Three streams for RootOf, which start elsewhere than Next().
 SpanIds::SpanIds(uint64_t seed)
-    : root_high_(Mix(seed ^ 0x6a09e667f3bcc908)),
-      root_low_(Mix(seed ^ 0xbb67ae8584caa73b)),
-      root_span_(Mix(seed ^ 0x3c6ef372fe94f82b)),
+    : root_high_(MixBits(seed ^ 0x6a09e667f3bcc908)),
+      root_low_(MixBits(seed ^ 0xbb67ae8584caa73b)),
+      root_span_(MixBits(seed ^ 0x3c6ef372fe94f82b)),
       state_(seed) {}
 
 SpanContext SpanIds::RootOf(uint64_t number) const {
-  const uint64_t step = kOdd * number;
-  return Make(Mix(root_high_ + step), Mix(root_low_ + step), Mix(root_span_ + step), false);
+  const uint64_t step = kSplitMixStep * number;
+  return Make(MixBits(root_high_ + step), MixBits(root_low_ + step), MixBits(root_span_ + step), false);
 }
 
 TraceSampler::TraceSampler(Kind kind, double ratio) : parent_based_(kind == Kind::kParentBased) {

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "base/clock.h"
+#include "base/splitmix.h"
 #include "base/status.h"
 
 namespace dagstore {
@@ -64,19 +65,11 @@ class SpanIds {
     return Make(high, low, Next(), sampled);
   }
   // The id of a span below another.
-  uint64_t Next() { return NotZero(Mix(state_ += kOdd)); }
+  uint64_t Next() { return NotZero(NextSplitMix(state_)); }
   // The root span of request `number`, without a place to keep count in. Not sampled; Sample() decides.
   SpanContext RootOf(uint64_t number) const;
 
  private:
-  static constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;  // the golden ratio: successive states are far apart
-
-  // A bijection that leaves no trace of its argument's order (the finaliser of SplitMix64). Distinct in, distinct out.
-  static uint64_t Mix(uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31);
-  }
   static uint64_t NotZero(uint64_t id) { return id == 0 ? 1 : id; }
   static SpanContext Make(uint64_t trace_high, uint64_t trace_low, uint64_t span, bool sampled);
 

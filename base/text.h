@@ -7,7 +7,7 @@
 
 namespace dagstore {
 
-inline bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+inline bool IsDigit(int c) { return c >= '0' && c <= '9'; }
 
 // A-Z become a-z; every other byte stays.
 std::string LowerAscii(std::string_view text);

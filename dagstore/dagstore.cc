@@ -906,8 +906,9 @@ absl::Status DagStore::Lookup::FindCandidates(std::span<const MultihashView> has
   std::vector<Live> live;
   const auto take = [&](size_t index, Ordinal ordinal) {
     std::optional<ShardKey> key = directory->KeyOf(ordinal);
-    if (key.has_value()) live.push_back({index, ordinal, *std::move(key)});
-    return key.has_value();
+    if (!key.has_value()) return false;
+    live.push_back({index, ordinal, *std::move(key)});
+    return true;
   };
   RETURN_IF_ERROR(LookSteadily([&]() -> absl::StatusOr<bool> {
     RETURN_IF_ERROR(Healed(find));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "base/mutant.h"
 
 namespace dagstore {
@@ -596,12 +597,14 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
   if ((row.effects & kPersistDestroying) != 0) {
     if (!Mutant(kMutantDestroyingNotStored)) batch_.Put(KvTable::kDestroying, std::move(key), {});
   } else if ((row.effects & kErase) != 0) {
+    DAGSTORE_CHECK(cause.result != nullptr);
     batch_.Append(std::move(cause.result->batch));
     if (!Mutant(kMutantDestroyMarkStays)) batch_.Delete(KvTable::kDestroying, key);
     if (!Mutant(kMutantRecordOutlivesShard)) batch_.Delete(KvTable::kRecords, std::move(key));
   } else if (cause.registration != nullptr) {
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(*cause.registration));
   } else if (row.op == ShardOp::kMakeAvailable) {
+    DAGSTORE_CHECK(cause.result != nullptr);
     slot.has_copy = cause.result->record->copy.has_value();
     batch_.Append(std::move(cause.result->batch));
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(*cause.result->record));

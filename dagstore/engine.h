@@ -315,10 +315,10 @@ class Engine {
   void RunInternal(const Internal& task) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void JobDone(Completion& done) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StoreCopy(uint32_t index, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void CollectDone(uint32_t slot, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void CollectDone(uint32_t index, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void CommitDone(uint64_t sequence, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
-  void TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage, const TaskMeta& cause)
+  void TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage, const TaskMeta& reported)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Step(uint32_t index, ShardOp op, Cause& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Refuse(const Slot& slot, ShardOp op, Cause& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
@@ -405,8 +405,8 @@ class Engine {
   ActiveShard& Activate(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   ActiveShard* ActiveOf(const Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void MaybeRest(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void IdleAdd(uint32_t active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void IdleRemove(uint32_t active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void IdleAdd(uint32_t place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void IdleRemove(uint32_t place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void EvictIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // `meta`: of the job that opened it.
   void SetOpen(ActiveShard& active, std::shared_ptr<const OpenShard> open, const TaskMeta& meta)

@@ -355,7 +355,7 @@ class OtlpFileExporter final : public SpanExporter {
  public:
   OtlpFileExporter(std::FILE* file, TraceResource resource) : file_(file), resource_(std::move(resource)) {}
   ~OtlpFileExporter() override {
-    if (file_ != stderr) std::fclose(file_);
+    if (file_ != stderr) (void)std::fclose(file_);
   }
 
   absl::StatusOr<size_t> Export(std::vector<SpanRecord> batch, const WorkContext&) override {

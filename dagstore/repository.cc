@@ -51,10 +51,11 @@ absl::StatusOr<Found> Inspect(Io& io, const std::string& dir) {
 
 // What a start that was cut off has left of a marker. Under the lock of the database, so no other start is at it.
 absl::Status SweepMarkers(Io& io, const std::string& dir) {
+  const std::string prefix = std::string(kMarkerName) + ".";
   ASSIGN_OR_RETURN(const std::vector<std::string> names, io.List(dir));
   for (const std::string& name : names) {
-    if (!name.starts_with(std::string(kMarkerName) + ".") || !name.ends_with(".tmp")) continue;
-    RETURN_IF_ERROR(io.Remove(dir + "/" + name));
+    if (!name.starts_with(prefix) || !name.ends_with(".tmp")) continue;
+    RETURN_IF_ERROR(io.Remove(fmt::format("{}/{}", dir, name)));
   }
   return absl::OkStatus();
 }

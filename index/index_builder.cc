@@ -138,7 +138,7 @@ absl::Status IndexBuilder::Add(const IndexEntry& entry) {
         return FailedPrecondition("more than {} kinds of multihash in one shard", kIndexGroupsMax);
       found = groups_.emplace(kind, Group()).first;
       found->second.digest_size = kind.second;
-      found->second.slab_bits = std::bit_width(kSlabBytes / found->second.entry_size()) - 1;
+      found->second.slab_bits = static_cast<int>(std::bit_width(kSlabBytes / found->second.entry_size())) - 1;
     }
     last_group_ = &*found;
   }

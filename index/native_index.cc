@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/mutant.h"
+#include "base/splitmix.h"
 
 namespace dagstore {
 namespace {
@@ -29,12 +30,6 @@ constexpr int kInterpolationSteps = 4;  // then halving: digests chosen by an en
 constexpr uint64_t kDirectoryEntriesMin = 64 << 10;
 constexpr uint64_t kDirectoryEntriesMax = 4 << 20;
 constexpr uint64_t kEntriesPerLookup = 64;  // making it costs 10 ns an entry: less than half of the lookups before it
-
-uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 
 // Binds a page to its index and to its place in it, so that a page of another index or of elsewhere does not pass.
 uint32_t PageCrc(uint32_t header_crc, uint64_t page_offset, Span entries) {
@@ -75,7 +70,7 @@ void EncodeIndexTail(uint64_t offset, uint32_t data_size, uint16_t head_size, ui
 
 uint64_t IndexEntryMix(Span entry) {
   const uint64_t offset = IndexTailOffset(entry.data() + entry.size() - kIndexTailBytes);
-  return Mix(uint64_t{Crc32c(entry)} << 32 ^ offset);
+  return MixBits(uint64_t{Crc32c(entry)} << 32 ^ offset);
 }
 
 absl::StatusOr<NativeIndexWriter> NativeIndexWriter::Plan(NativeIndexPlan plan) {

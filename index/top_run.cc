@@ -171,8 +171,8 @@ absl::Status TopRun::Load(const RunInfo* expected) {
   range_shift_ = 64 - kRunKeyBits + info_.range.bits;
   single_ordinal_ = layout_.ordinal_bytes == 0;
   plain_ = lists_ == 0;
-  slope_ = (slots_ << 16) / layout_.buckets();
-  checked_.reset(new std::atomic<uint64_t>[Chunks(entries_region_.size()) / 64 + 1]());
+  slope_ = (slots_ << 16) >> layout_.bucket_bits;  // per bucket
+  checked_ = std::make_unique<std::atomic<uint64_t>[]>(Chunks(entries_region_.size()) / 64 + 1);
   return absl::OkStatus();
 }
 

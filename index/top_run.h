@@ -94,7 +94,7 @@ struct RunLayout {
   static RunLayout For(uint64_t slots_expected, bool single_ordinal, KeyRange range = {}, bool filter = false);
   uint64_t buckets() const { return uint64_t{1} << bucket_bits; }
   int remainder_bits() const { return kRunKeyBits - range_bits - bucket_bits; }
-  size_t entry_bytes() const { return static_cast<size_t>(remainder_bytes + ordinal_bytes); }
+  size_t entry_bytes() const { return static_cast<size_t>(remainder_bytes) + static_cast<size_t>(ordinal_bytes); }
   uint64_t filter_offset() const;
   uint64_t entries_offset() const;
   uint64_t checksums_offset(uint64_t slots) const;

@@ -157,8 +157,8 @@ void CopyCache::Gone(const std::string& name) {
       --victims_;
       ++stats_.evictions;
     }
-    taken_ -= std::min(taken_, copy.bytes);
-    if (copy.listed) policy_->Remove(name);
+    taken_ -= std::min(taken_, std::exchange(copy.bytes, 0));
+    List(name, copy);
     Disown(name, copy);
     copies_.erase(it);
     if (was_going) victims = Choose(Low());  // only a few are named at once: it goes on
@@ -176,8 +176,16 @@ void CopyCache::Found(const std::string& name, uint64_t bytes) {
 }
 
 void CopyCache::List(const std::string& name, Copy& copy) {
-  const bool owned = copy.orphan || (!copy.owner.empty() && !IsPinned(copy.owner));
-  const bool may_go = owned && !copy.going && copy.bytes != 0;
+  const bool on_disk = copy.bytes != 0;
+  const bool pinned = IsPinned(copy.owner);
+  const auto count = [](uint64_t& counter, bool now, bool& counted) {
+    counter += static_cast<uint64_t>(now) - static_cast<uint64_t>(counted);
+    counted = now;
+  };
+  count(stats_.copies, on_disk, copy.counted);
+  count(stats_.pinned, on_disk && pinned, copy.counted_pinned);
+  const bool owned = copy.orphan || (!copy.owner.empty() && !pinned);
+  const bool may_go = owned && !copy.going && on_disk;
   if (may_go == copy.listed) return;
   copy.listed = may_go;
   if (may_go) {
@@ -288,11 +296,6 @@ CopyCacheStats CopyCache::Stats() const {
   CopyCacheStats stats = stats_;
   stats.bytes = taken_;
   stats.bytes_max = options_.bytes_max;
-  stats.copies = 0;
-  for (const auto& [name, copy] : copies_) {
-    if (copy.bytes != 0) ++stats.copies;
-    if (copy.bytes != 0 && IsPinned(copy.owner)) ++stats.pinned;
-  }
   stats.waiting = line_.size();
   return stats;
 }

@@ -112,6 +112,8 @@ class CopyCache final : public SpaceGate {
     bool orphan = false;    // has no owner, and will have none
     bool listed = false;    // the policy has it: it may go
     bool going = false;     // named as a victim
+    bool counted = false;   // in stats_.copies
+    bool counted_pinned = false;
     uint64_t refused = 0;   // round in which its removal was refused
   };
   struct Owner {
@@ -122,7 +124,7 @@ class CopyCache final : public SpaceGate {
   // Victims to be named so that no more than `target` bytes stay; a few, more of them when those are gone.
   std::vector<Victim> Choose(uint64_t target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Evict(std::vector<Victim> victims);
-  // The policy has it exactly if it may go.
+  // The policy has it exactly if it may go, and the counts of copies are right.
   void List(const std::string& name, Copy& copy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Disown(const std::string& name, Copy& copy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsPinned(const std::string& owner) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

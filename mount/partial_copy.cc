@@ -682,8 +682,7 @@ void PartialCopy::WillRead(const std::shared_ptr<PartialCopy>& self, std::span<c
   }
   // The one from where he will read first on is asked for by the reader himself.
   if (runs.empty() || (runs.size() == 1 && ranges.front().offset <= runs.front().offset)) return;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const ByteRange run = runs[i];
+  for (const ByteRange run : runs) {
     const bool posted = context_->Post([self, run] {
       Handle handle;
       handle.work = self->context_->ReadAheadWork();

@@ -5,6 +5,7 @@
 
 #include "base/http.h"
 #include "base/siphash.h"
+#include "base/splitmix.h"
 
 namespace dagstore {
 namespace {
@@ -14,14 +15,6 @@ constexpr MonotonicNanos kBurst = 100'000'000;
 // Servers close a connection that was idle for longer, as does the client.
 constexpr MonotonicNanos kConnectionKept = 60'000'000'000;
 constexpr size_t kHostsKeptMax = 4096;
-
-uint64_t NextRandom(uint64_t& state) {  // splitmix64
-  state += 0x9e3779b97f4a7c15;
-  uint64_t z = state;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
-}
 
 std::string HostOf(const Url& url) { return url.scheme + "://" + url.host + ":" + url.port; }
 
@@ -142,7 +135,7 @@ absl::Duration Sources::Backoff(int repetition, const absl::Status& error) {
   for (int i = 1; i < repetition && pause < limits_.backoff_max; ++i) pause *= 2;
   pause = std::min(pause, limits_.backoff_max);
   // Between half and one and a half: those who failed together do not come back together.
-  pause *= 0.5 + static_cast<double>(NextRandom(random_) >> 11) / 9007199254740992.0;
+  pause *= 0.5 + static_cast<double>(NextSplitMix(random_) >> 11) / 9007199254740992.0;
   return std::max(pause, std::min(RetryAfterOf(error, clock_.WallNow()), limits_.retry_after_max));
 }
 

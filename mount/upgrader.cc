@@ -69,7 +69,7 @@ std::string WithEnding(std::string_view copy_name, std::string_view ending) {
 }
 
 // One that names bytes, so that two answers with it are of the same bytes. HTTP marks those that do not.
-bool IsStrong(const std::string& validator) { return !validator.empty() && !validator.starts_with("W/"); }
+bool NamesBytes(const std::string& validator) { return !validator.empty() && !validator.starts_with("W/"); }
 
 // True, with the boot id, for the name of a temporary.
 bool IsTempName(std::string_view name, std::string_view& boot_id) {
@@ -369,7 +369,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
   Bytes head;
   std::shared_ptr<Tail> tail;
   std::string validator = location == spec.expected_location ? spec.expected_validator : std::string();
-  const bool known = spec.expected_size.has_value() && location == spec.expected_location && IsStrong(validator);
+  const bool known = spec.expected_size.has_value() && location == spec.expected_location && NamesBytes(validator);
   std::shared_ptr<PartialCopy> copy;
   if (known) {
     ASSIGN_OR_RETURN(copy, FindPartial(*mount, spec, validator, *spec.expected_size));
@@ -412,7 +412,7 @@ absl::StatusOr<std::optional<Upgraded>> Upgrader::Partial(const std::vector<std:
       RETURN_IF_ERROR(context_->sources->Pause(attempt + 1, status, asking));
     }
     RETURN_IF_ERROR(CheckFound(*mount, stat, spec.expected_size, validator));
-    if (!stat.size_known || !IsStrong(stat.validator)) return std::nullopt;
+    if (!stat.size_known || !NamesBytes(stat.validator)) return std::nullopt;
     validator = stat.validator;
   }
   if (stat.size > options_.transient_bytes_max || stat.size > kExtentFileBytesMax) {
@@ -705,7 +705,7 @@ absl::StatusOr<uint64_t> Upgrader::Transfer(const Mount& mount, const MountStat&
     // It goes on where it broke off, if what is there now is surely the same; else from the start. Bytes of two
     // versions never meet in one file.
     ASSIGN_OR_RETURN(const MountStat now, mount.Stat(io, work));
-    const bool same = IsStrong(stat.validator) && now.validator == stat.validator && now.size == stat.size;
+    const bool same = NamesBytes(stat.validator) && now.validator == stat.validator && now.size == stat.size;
     if (!same && (now.validator != stat.validator || now.size_known != stat.size_known || now.size != stat.size)) {
       return Unavailable("fetch {}: the source changed while it was copied", mount.url().Redacted());
     }

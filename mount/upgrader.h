@@ -199,8 +199,8 @@ class Upgrader {
   std::string TrashDir() const { return options_.folder + "/" + kTrashName; }
   // A whole copy has replaced what had its name before, whose room is given back.
   void ReplaceOld(const std::string& name, Io& io);
-  // Nobody goes on with `copy` any more.
-  void Disown(const std::string& copy);
+  // Nobody goes on with the copy `name` any more.
+  void Disown(const std::string& name);
   void Unleave(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::shared_ptr<PartialCopy> Live(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
   // Before its files appear. Waits for a removal of files of that name.

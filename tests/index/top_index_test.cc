@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/crc32c.h"
+#include "base/splitmix.h"
 #include "index/ordinal_set.h"
 #include "index/top_buffer.h"
 #include "index/top_run.h"
@@ -20,13 +21,6 @@
 namespace dagstore {
 namespace {
 
-Fingerprint Mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
 std::vector<Fingerprint> Sorted(std::vector<Fingerprint> keys) {
   std::sort(keys.begin(), keys.end());
   return keys;
@@ -35,7 +29,7 @@ std::vector<Fingerprint> Sorted(std::vector<Fingerprint> keys) {
 // `count` keys that belong to this shard alone.
 std::vector<Fingerprint> Own(Ordinal ordinal, size_t count) {
   std::vector<Fingerprint> keys;
-  for (size_t i = 0; i < count; ++i) keys.push_back(Mix(uint64_t{ordinal} << 32 | i));
+  for (size_t i = 0; i < count; ++i) keys.push_back(MixBits(uint64_t{ordinal} << 32 | i));
   return Sorted(std::move(keys));
 }
 
@@ -111,7 +105,7 @@ struct Owner {
     }
     std::vector<Fingerprint> keys;
     for (const auto& [key, ordinals] : model) keys.push_back(key);
-    for (uint64_t i = 0; i < 100; ++i) keys.push_back(Mix(~i));
+    for (uint64_t i = 0; i < 100; ++i) keys.push_back(MixBits(~i));
     std::vector<std::set<Ordinal>> found(keys.size());
     CHECK_STATUS_OK(index->Find(keys, [&](size_t at, Ordinal ordinal) { CHECK(found[at].insert(ordinal).second); }));
     size_t wrong = 0;
@@ -336,7 +330,7 @@ TEST_CASE("top index: answers as a multimap does, through drops, flushes, merges
       const uint64_t action = below(100);
       if (action < 65) {
         std::vector<Fingerprint> keys = Own(next, below(below(10) == 0 ? 100 : 12));
-        for (uint64_t i = below(4); i > 0; --i) keys.push_back(Mix(~uint64_t{1000} - below(popular)));
+        for (uint64_t i = below(4); i > 0; --i) keys.push_back(MixBits(~uint64_t{1000} - below(popular)));
         REQUIRE_STATUS_OK(owner.New(next, Sorted(std::move(keys))));
         next += 1 + static_cast<Ordinal>(below(3));
       } else if (action < 85) {
@@ -699,11 +693,11 @@ TEST_CASE("top index: the shards of a popular block come in pages, from tables, 
     owner.options.resident_bytes_max = resident;
     owner.Reopen();
     constexpr Ordinal kShards = 50'000;  // more than three lists
-    const Fingerprint popular = Mix(77), rare = Mix(78);
+    const Fingerprint popular = MixBits(77), rare = MixBits(78);
     // Odd ones first, so that lists have to be merged one into the other.
     for (const Ordinal parity : {1, 0}) {
       for (Ordinal ordinal = 2 - parity; ordinal <= kShards; ordinal += 2) {
-        REQUIRE_STATUS_OK(owner.index->Add(ordinal, Sorted({popular, Mix(uint64_t{1} << 40 | ordinal)})));
+        REQUIRE_STATUS_OK(owner.index->Add(ordinal, Sorted({popular, MixBits(uint64_t{1} << 40 | ordinal)})));
         if (ordinal % 1000 == 0) REQUIRE_STATUS_OK(owner.index->Add(ordinal, {rare}));
       }
     }
@@ -822,7 +816,7 @@ TEST_CASE("top index: a merge of a million entries and of a block of a million s
   const auto kv = NewMemoryKv();
   const TopIndexOptions options{.dir = dir.File("top"), .buffer_entries_max = 250'000, .merge_fan_in = 100};
   const auto index = ValueOf(OpenTopIndex(options, *kv, io));
-  const Fingerprint popular = Mix(5);
+  const Fingerprint popular = MixBits(5);
   constexpr Ordinal kShards = 1'000'000;
   for (Ordinal ordinal = 1; ordinal <= kShards; ++ordinal) REQUIRE_STATUS_OK(index->Add(ordinal, {popular}));
   for (Ordinal ordinal = 1; ordinal <= 8; ++ordinal) REQUIRE_STATUS_OK(index->Add(ordinal, Own(ordinal, 125'000)));
@@ -857,7 +851,7 @@ TEST_CASE("top index: clustered, short, identity and repeated digests cost no mo
     for (size_t i = 0; i < kKeys; ++i) {
       uint8_t digest[32] = {};
       if (kind == Kind::kRandom) {
-        for (size_t at = 0; at < 4; ++at) Store64(digest + 8 * at, Mix(4 * i + at));
+        for (size_t at = 0; at < 4; ++at) Store64(digest + 8 * at, MixBits(4 * i + at));
       } else {
         Store32(digest + (kind == Kind::kClustered ? 28 : 0), static_cast<uint32_t>(i));
       }

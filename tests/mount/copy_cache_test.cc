@@ -1,7 +1,10 @@
 #include "mount/copy_cache.h"
 
+#include <map>
+#include <set>
 #include <thread>
 
+#include "base/splitmix.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/fake_io.h"
 #include "tests/testing.h"
@@ -221,6 +224,59 @@ TEST_CASE("copy cache: room that is made goes to the first in line") {
   CHECK_STATUS_OK(world.cache->Take(800, {}));
   CHECK_EQ(world.cache->Stats().bytes, 800);
   CHECK_EQ(world.cache->Stats().bytes_peak, 900);
+}
+
+TEST_CASE("copy cache: the counts of copies and of pinned ones are right after each of a thousand steps") {
+  World world(1 << 30);
+  std::map<std::string, uint64_t> bytes;
+  std::map<std::string, std::string> owners;
+  std::set<std::string> pinned;
+  uint64_t random = 1;
+  const auto below = [&random](uint64_t n) { return NextSplitMix(random) % n; };
+  for (int step = 0; step < 1000; ++step) {
+    CAPTURE(step);
+    const std::string name = "c" + std::to_string(below(6)), owner = "o" + std::to_string(below(3));
+    switch (below(5)) {
+      case 0:
+        REQUIRE_STATUS_OK(world.cache->Take(10, {}));
+        world.cache->Add(name, 10);
+        bytes[name] += 10;
+        break;
+      case 1:
+        world.cache->Drop(name, 10);
+        if (bytes[name] != 0) bytes[name] -= 10;
+        break;
+      case 2:
+        world.cache->Gone(name);
+        bytes.erase(name);
+        owners.erase(name);
+        break;
+      case 3:
+        world.cache->Own(name, owner);
+        owners[name] = owner;
+        break;
+      case 4: {
+        const bool pin = below(2) != 0;
+        world.cache->Pin(owner, pin);
+        if (pin) {
+          pinned.insert(owner);
+        } else {
+          pinned.erase(owner);
+        }
+        break;
+      }
+    }
+    uint64_t taken = 0, copies = 0, copies_pinned = 0;
+    for (const auto& [copy, size] : bytes) {
+      taken += size;
+      if (size != 0) ++copies;
+      if (size != 0 && owners.contains(copy) && pinned.contains(owners[copy])) ++copies_pinned;
+    }
+    const CopyCacheStats stats = world.cache->Stats();
+    CHECK_EQ(stats.bytes, taken);
+    CHECK_EQ(stats.copies, copies);
+    CHECK_EQ(stats.pinned, copies_pinned);
+  }
 }
 
 TEST_CASE("copy cache: what was found at the start counts, also above the quota") {

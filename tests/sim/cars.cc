@@ -4,18 +4,13 @@
 #include <map>
 
 #include "base/check.h"
+#include "base/splitmix.h"
 #include "shard/car_writer.h"
 
 namespace dagstore::sim {
 namespace {
 
 constexpr size_t kPoolBlocks = 24;
-
-uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 
 Bytes MakeCar(const std::vector<size_t>& blocks, bool v2) {
   Bytes payload;
@@ -42,8 +37,8 @@ const std::vector<WorldBlock>& BlockPool() {
   static const std::vector<WorldBlock> pool = [] {
     std::vector<WorldBlock> blocks;
     for (size_t i = 0; i < kPoolBlocks; ++i) {
-      Bytes data(i == 0 ? 0 : 1 + Mix(i) % (i % 6 == 0 ? 600 : 60));
-      for (size_t b = 0; b < data.size(); ++b) data[b] = static_cast<uint8_t>(Mix(i * 1000 + b));
+      Bytes data(i == 0 ? 0 : 1 + MixBits(i) % (i % 6 == 0 ? 600 : 60));
+      for (size_t b = 0; b < data.size(); ++b) data[b] = static_cast<uint8_t>(MixBits(i * 1000 + b));
       absl::StatusOr<Cid> cid = Cid::Of(kCodecRaw, kSha2_256, data);
       DAGSTORE_CHECK_OK(cid.status());
       blocks.push_back({*std::move(cid), std::move(data)});
@@ -59,7 +54,7 @@ const std::vector<WorldCar>& Cars() {
     for (size_t i = 0; i < kSoundCars; ++i) {
       WorldCar car;
       const size_t count = i % 5 == 4 ? 9 : 1 + i % 4;
-      for (size_t b = 0; b < count; ++b) car.blocks.push_back(Mix(i * 100 + b) % kPoolBlocks);
+      for (size_t b = 0; b < count; ++b) car.blocks.push_back(MixBits(i * 100 + b) % kPoolBlocks);
       if (i == 3) car.blocks.push_back(car.blocks.front());  // a duplicate
       car.bytes = MakeCar(car.blocks, /*v2=*/i % 3 == 2);
       out.push_back(std::move(car));

@@ -13,7 +13,7 @@ const char* StreamName(Stream stream) {
 
 Tape::Tape(uint64_t seed) {
   uint64_t state = seed;
-  for (uint64_t& s : state_) s = Next(state);
+  for (uint64_t& s : state_) s = NextSplitMix(state);
 }
 
 TapeWords Tape::Used() const {

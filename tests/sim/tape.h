@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/splitmix.h"
 #include "base/status.h"
 
 namespace dagstore::sim {
@@ -32,7 +33,7 @@ class Tape {
       if (at_[s] >= words_[s].size()) return 0;
       return words_[s][at_[s]++] % n;
     }
-    const auto word = static_cast<uint32_t>(((Next(state_[s]) >> 32) * n) >> 32);
+    const auto word = static_cast<uint32_t>(((NextSplitMix(state_[s]) >> 32) * n) >> 32);
     words_[s].push_back(word);
     return word;
   }
@@ -45,13 +46,6 @@ class Tape {
   TapeWords Used() const;
 
  private:
-  static uint64_t Next(uint64_t& state) {  // splitmix64
-    uint64_t z = (state += 0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-
   TapeWords words_;
   std::array<size_t, kStreams> at_ = {};
   std::array<uint64_t, kStreams> state_ = {};

@@ -423,6 +423,32 @@ TEST_CASE("cli: verify finds a flipped byte, and recover works once it is mended
   CHECK(repaired.out.find("repaired") != std::string::npos);
 }
 
+TEST_CASE("cli: verify --repair does not call a shard repaired of which nobody has read the bytes again") {
+  const Repo repo;
+  const std::string path = repo.Copy("go-car/simple-unixfs.car", "s.car");
+  const std::string good = ReadTextFile(path);
+  std::string bad = good;
+  bad.back() ^= 1;
+  WriteTextFile(path, bad);
+  // Neither this nor what recovers it hashes blocks.
+  CheckOk(repo.Run({"add", "--no-verify", path}));
+  for (const std::string_view state : {"available", "errored"}) {
+    CAPTURE(state);
+    CHECK_EQ(JsonLines(repo.Run({"--json", "ls", "--state", std::string(state)}).out).size(), 1);
+    const Outcome still = repo.Run({"--json", "verify", "--repair", "--all"});
+    CHECK_EQ(still.code, 1);
+    const std::vector<Json> lines = JsonLines(still.out);
+    REQUIRE_EQ(lines.size(), 1);
+    CHECK_EQ(lines[0]["verdict"], "bad");
+    CHECK_EQ(lines[0]["bad_blocks"], 1);
+  }
+  WriteTextFile(path, good);
+  const Outcome repaired = repo.Run({"verify", "--repair", "--all"});
+  CheckOk(repaired);
+  CHECK(repaired.out.find("repaired") != std::string::npos);
+  CheckOk(repo.Run({"verify", "--all"}));
+}
+
 TEST_CASE("cli: rm removes shards and leaves their files") {
   const Repo repo;
   const std::string path = repo.Copy("boxo/hello.car", "h.car");

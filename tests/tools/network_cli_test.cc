@@ -6,9 +6,12 @@
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
+#include <cinttypes>
 #include <cstdio>
 #include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -459,6 +462,63 @@ TEST_CASE("verify: Ctrl-C stops a recover that waits for its server, and says no
   CHECK_EQ(verify.code, 1);
   CHECK_EQ(verify.out, "");
   CHECK(verify.err.find("stopped") != std::string::npos);
+}
+
+TEST_CASE("verify: Ctrl-C while bad bytes are fetched again leaves the shard as it was") {
+  Bytes car;
+  CarWriter writer = ValueOf(CarWriter::Start(
+      [&car](Span bytes) {
+        AppendBytes(car, bytes);
+        return absl::OkStatus();
+      },
+      {ValueOf(Cid::Of(kCodecRaw, kSha2_256, AsSpan("root")))}));
+  while (car.size() < 6'000'000) {
+    Bytes block(50'000);
+    Store64(block.data(), car.size());
+    REQUIRE_STATUS_OK(writer.Put(ValueOf(Cid::Of(kCodecRaw, kSha2_256, block)).view().bytes, block));
+  }
+  const Site site;
+  WriteTextFile(site.File("v1.car"), std::string(AsText(car)));
+  REQUIRE_EQ(site.Run({"car", "index", "--wrap", site.File("v1.car"), "-o", site.File("v2.car")}).code, 0);
+  std::string wrapped = ReadTextFile(site.File("v2.car"));
+  // By the index of the CAR itself, of which samples are read: what is bad is none of them. The copy is never made
+  // whole: of a whole one no part is fetched again.
+  constexpr uint64_t kStep = 1 << 18;
+  std::mutex mu;
+  std::set<uint64_t> seen;  // steps that were asked for
+  std::optional<uint64_t> bad;
+  int asked = 0;  // for the bad byte
+  Notification reached;
+  HttpServer web([&](const HttpServer::Request& request, HttpServer::Connection& connection) {
+    uint64_t first = 0, last = 0;
+    const std::string range = request.Header("range");
+    const bool is_range = std::sscanf(range.c_str(), "bytes=%" SCNu64 "-%" SCNu64, &first, &last) == 2;
+    int nth = 0;
+    {
+      const std::lock_guard lock(mu);
+      for (uint64_t at = first / kStep; is_range && at <= last / kStep; ++at) seen.insert(at);
+      if (is_range && bad.has_value() && first <= *bad && *bad <= last) nth = ++asked;
+    }
+    if (nth == 2) reached.Notify();
+    if (nth >= 2) return connection.Hang();
+    ServeContent(request, connection, wrapped, "\"v1\"");
+  });
+  site.Configure("[network]\nallow = [\"127.0.0.1\"]\n"
+                 "[limits.partial]\nrequest_bytes_max = 131072\nread_timeout = \"1s\"\npromote_share = 2\n");
+  REQUIRE_EQ(site.Run({"add", "--no-verify", web.Url("/a.car")}).code, 0);
+  {
+    const std::lock_guard lock(mu);
+    uint64_t at = 1;
+    while (seen.contains(at)) ++at;
+    REQUIRE((at + 1) * kStep < car.size());
+    bad = at * kStep + kStep / 2;
+    wrapped[*bad] ^= 1;
+  }
+  const Outcome verify = Interrupt(site, {"verify", "--repair", "--all"}, reached);
+  CAPTURE(verify.err);
+  CHECK_EQ(verify.code, 1);
+  CHECK_EQ(verify.out, "");
+  CHECK_EQ(site.Run({"ls", "--state", "errored"}).out, "");
 }
 
 // Secrets in every place that a secret can be given, and a look at everything that comes out. What is signed into a URL

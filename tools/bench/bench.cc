@@ -80,13 +80,13 @@ double ComparePair(const BenchConfig& config, const Pair& pair, const std::funct
   const double ratio = Median(a) / Median(b);
   fmt::print("{:<44} {:>11.4g} {:<12} {:>11.4g}  {:<24} ratio {:>8.3f}  {}\n", pair.name, Median(a), pair.unit,
              Median(b), pair.theirs, ratio, pair.goal.empty() ? "" : "goal " + pair.goal);
-  std::fflush(stdout);
+  (void)std::fflush(stdout);
   return ratio;
 }
 
 void PrintFigure(const std::string& name, double value, const std::string& unit, const std::string& goal) {
   fmt::print("{:<44} {:>11.4g} {:<12} {}\n", name, value, unit, goal.empty() ? "" : "goal " + goal);
-  std::fflush(stdout);
+  (void)std::fflush(stdout);
 }
 
 std::string BenchList() {

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/io.h"
 #include "base/kv.h"
+#include "base/splitmix.h"
 #include "index/top_index.h"
 #include "tools/bench/bench.h"
 #include "tools/bench/reference.h"
@@ -25,16 +26,9 @@ constexpr size_t kShardEntries = 1000;
 constexpr size_t kRocksBatch = 1 << 20;  // entries of one ingested file
 constexpr size_t kBatch = 1024;          // keys of one batched lookup
 
-uint64_t Mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
 // Digest `i` of the set: 32 bytes.
 void DigestOf(uint64_t i, uint8_t* out) {
-  for (uint64_t k = 0; k < 4; ++k) Store64(out + 8 * k, Mix(4 * i + k));
+  for (uint64_t k = 0; k < 4; ++k) Store64(out + 8 * k, MixBits(4 * i + k));
 }
 Fingerprint KeyOf(uint64_t i) {
   static const SipKey secret = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};

@@ -20,7 +20,7 @@ class RocksLookup {
   void Ingest(const std::vector<std::pair<uint64_t, uint32_t>>& sorted);
   void Compact();
   // 0 if it is not there.
-  uint32_t Get(uint64_t key) const;
+  uint32_t Get(uint64_t fingerprint) const;
   uint64_t Bytes() const;
 
  private:

@@ -401,7 +401,7 @@ class Adder {
                         StateName(record.state), Count(record.blocks, "block"),
                         HumanBytes(record.source_size), existed ? "  exists" : ""));
     }
-    fflush(stdout);  // as it happens: a line says that the shard is durable
+    (void)fflush(stdout);  // as it happens: a line says that the shard is durable
   }
 
   const Context& context_;

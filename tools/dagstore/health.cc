@@ -147,25 +147,37 @@ class Verifier {
     return Interrupted().cancelled() && absl::IsCancelled(status);
   }
 
-  // Builds the index again, which hashes every block, or waits for the store, which is at it
-  // already.
+  // Builds the index again, or waits for the store, which is at it already.
   void Recover(const std::string& key, const ScrubReport& report, const absl::Status& cause,
                bool by_store) {
     absl::Status status = store_.RecoverShardFor(key, InterruptibleWork());
     if (by_store && absl::IsFailedPrecondition(status))
       status = store_.AcquireShardFor(key, InterruptibleWork()).status();
+    ScrubReport after = report;
+    if (status.ok()) status = CheckRecovered(key, after);
     if (IsStopped(status)) return;
     const MutexLock lock(mu_);
     ++bad_;
     if (status.ok()) {
       ++repaired_;
-      ScrubReport mended = report;
-      if (const auto record = store_.lookup().ReadRecord(key); record.ok())
-        mended.blocks = record->blocks;
-      return Print(key, "repaired", mended, cause);
+      return Print(key, "repaired", after, cause);
     }
     code_ = Worse(code_, kExitFailed);
-    Print(key, "bad", report, status);
+    Print(key, "bad", after, status);
+  }
+
+  // An index that was built without hashing the blocks, or that the CAR carries, says nothing of them: they are read
+  // again. `report` is what was found before, and becomes what is wrong now.
+  absl::Status CheckRecovered(const std::string& key, ScrubReport& report) {
+    ASSIGN_OR_RETURN(const ShardRecord record, store_.lookup().ReadRecord(key));
+    report.blocks = record.blocks;
+    if (record.verified) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const Accessor accessor, store_.AcquireShardFor(key, InterruptibleWork()));
+    ASSIGN_OR_RETURN(ScrubReport again, VerifyShard(accessor, InterruptibleWork()));
+    if (again.sound()) return absl::OkStatus();
+    report = std::move(again);
+    accessor.ReportDamage(report.status, report.damage);
+    return report.status;
   }
 
   void Unreadable(const std::string& key, const absl::Status& status) {
