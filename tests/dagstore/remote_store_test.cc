@@ -52,27 +52,6 @@ Bytes MakeIndexedCar(uint64_t seed, uint64_t blocks, const Twist& twist = {}) {
   return IndexedCarOf(MakeCar(seed, blocks), twist);
 }
 
-// Blocks of `bytes` bytes each, far apart in anything that counts in granules.
-std::vector<TestBlock> LargeBlocks(uint64_t count, size_t bytes) {
-  std::vector<TestBlock> blocks;
-  for (uint64_t i = 0; i < count; ++i) {
-    Bytes data(bytes, static_cast<uint8_t>(i));
-    blocks.push_back({ValueOf(Cid::Of(kCodecRaw, kSha2_256, data)), data});
-  }
-  return blocks;
-}
-Bytes CarOf(const std::vector<TestBlock>& blocks) {
-  Bytes out;
-  CarWriter writer = ValueOf(CarWriter::Start(
-      [&out](Span bytes) {
-        AppendBytes(out, bytes);
-        return absl::OkStatus();
-      },
-      {blocks.front().cid}));
-  for (const TestBlock& block : blocks) REQUIRE_STATUS_OK(writer.Put(block.cid.view().bytes, block.data));
-  return out;
-}
-
 struct World {
   explicit World(uint64_t quota = UINT64_MAX) {
     options = StoreOptions(dir.File("repo"));

@@ -108,14 +108,7 @@ TEST_CASE("store: a section that has come to have another CID is refused even wh
 TEST_CASE("store: a block that stands twice is served while one of the two is sound") {
   const TempDir dir;
   const TestBlock block = MakeBlock(1, 0);
-  Bytes car;
-  CarWriter writer = ValueOf(CarWriter::Start(
-      [&car](Span bytes) {
-        AppendBytes(car, bytes);
-        return absl::OkStatus();
-      },
-      {block.cid}));
-  for (int i = 0; i < 2; ++i) REQUIRE_STATUS_OK(writer.Put(block.cid.view().bytes, block.data));
+  const Bytes car = CarOf(std::vector{block, block});
   WriteBytes(dir.File("k.car"), car);
   const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
   REQUIRE_STATUS_OK(store->RegisterShardSync("k", MountOfFile(*store, dir.File("k.car"))));

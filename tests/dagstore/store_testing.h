@@ -8,7 +8,7 @@
 
 #include "dagstore/dagstore.h"
 #include "mount/file_mount.h"
-#include "shard/car_writer.h"
+#include "tests/made_cars.h"
 #include "tests/testing.h"
 
 namespace dagstore {
@@ -34,33 +34,19 @@ inline std::unique_ptr<Mount> MountOfFile(const DagStore& store, const std::stri
   return ValueOf(store.mounts().Make(url));
 }
 
-struct TestBlock {
-  Cid cid;
-  Bytes data = {};
-};
-
 // Block `i` of the CAR made from `seed`: raw, at most 1 KiB.
 inline TestBlock MakeBlock(uint64_t seed, uint64_t i) {
   std::mt19937_64 random(seed * 1'000'003 + i);
   Bytes data(16 + random() % 1000);
   for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
-  return {ValueOf(Cid::Of(kCodecRaw, kSha2_256, data)), std::move(data)};
+  return RawBlock(std::move(data));
 }
 
 // A CAR of `blocks` blocks, whose root is the first.
 inline Bytes MakeCar(uint64_t seed, uint64_t blocks) {
-  Bytes out;
-  CarWriter writer = ValueOf(CarWriter::Start(
-      [&out](Span bytes) {
-        AppendBytes(out, bytes);
-        return absl::OkStatus();
-      },
-      {MakeBlock(seed, 0).cid}));
-  for (uint64_t i = 0; i < blocks; ++i) {
-    const TestBlock block = MakeBlock(seed, i);
-    REQUIRE_STATUS_OK(writer.Put(block.cid.view().bytes, block.data));
-  }
-  return out;
+  std::vector<TestBlock> made;
+  for (uint64_t i = 0; i < blocks; ++i) made.push_back(MakeBlock(seed, i));
+  return CarOf(made);
 }
 
 inline void WriteBytes(const std::string& path, Span bytes) {

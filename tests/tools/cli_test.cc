@@ -9,7 +9,7 @@
 
 #include "dagstore/dagstore.h"
 #include "mount/file_mount.h"
-#include "shard/car_writer.h"
+#include "tests/made_cars.h"
 #include "tests/tools/process.h"
 
 namespace dagstore {
@@ -79,22 +79,12 @@ void CheckOk(const Outcome& outcome) {
 
 // A CAR of `blocks` raw blocks that no other `seed` has.
 void WriteCar(const std::string& path, int seed, int blocks) {
-  std::string bytes;
-  std::vector<std::string> contents;
-  std::vector<Cid> cids;
+  std::vector<TestBlock> made;
   for (int i = 0; i < blocks; ++i) {
-    contents.push_back(fmt::format("block {} of car {}", i, seed));
-    cids.push_back(ValueOf(Cid::Of(kCodecRaw, kSha2_256, AsSpan(contents.back()))));
+    const std::string content = fmt::format("block {} of car {}", i, seed);
+    made.push_back(RawBlock(Bytes(content.begin(), content.end())));
   }
-  CarWriter writer = ValueOf(CarWriter::Start(
-      [&](Span part) {
-        bytes += AsText(part);
-        return absl::OkStatus();
-      },
-      {cids.front()}));
-  for (int i = 0; i < blocks; ++i)
-    REQUIRE_STATUS_OK(writer.Put(cids[i].bytes(), AsSpan(contents[i])));
-  WriteTextFile(path, bytes);
+  WriteTextFile(path, std::string(AsText(CarOf(made))));
 }
 
 TEST_CASE("cli: a folder is added, listed and read") {

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
-#include <cinttypes>
 #include <cstdio>
 #include <filesystem>
 #include <mutex>
@@ -17,9 +16,9 @@
 
 #include "base/text.h"
 #include "mount/extent_map.h"
-#include "shard/car_writer.h"
 #include "tests/fakes/http_server.h"
 #include "tests/fakes/s3_server.h"
+#include "tests/made_cars.h"
 #include "tests/tools/process.h"
 #include "tools/dagstore/config.h"
 
@@ -341,19 +340,7 @@ ExtentMap MapOf(const std::string& folder) {
 }
 
 TEST_CASE("add: killed in the middle of a download, it goes on with what was durable, and nothing torn is seen") {
-  constexpr size_t kSize = 6'000'000;
-  Bytes car;
-  CarWriter writer = ValueOf(CarWriter::Start(
-      [&car](Span bytes) {
-        AppendBytes(car, bytes);
-        return absl::OkStatus();
-      },
-      {ValueOf(Cid::Of(kCodecRaw, kSha2_256, AsSpan("root")))}));
-  while (car.size() < kSize) {
-    Bytes block(50'000);
-    Store64(block.data(), car.size());
-    REQUIRE_STATUS_OK(writer.Put(ValueOf(Cid::Of(kCodecRaw, kSha2_256, block)).view().bytes, block));
-  }
+  const Bytes car = CarOf(LargeBlocks(120, 50'000));
   // Serves bytes up to `limit`, and then nothing more until the client has gone.
   std::atomic<uint64_t> limit = 0;
   std::atomic<int> ends_asked = 0;
@@ -423,7 +410,7 @@ TEST_CASE("add: killed in the middle of a download, it goes on with what was dur
   std::vector<std::string> files;
   for (const auto& entry : fs::directory_iterator(folder)) files.push_back(entry.path());
   REQUIRE_EQ(files.size(), 1);
-  CHECK(SameBytes(ValueOf(ReadSmallFile(Io::Posix(), files[0], 2 * kSize)), car));
+  CHECK(SameBytes(ValueOf(ReadSmallFile(Io::Posix(), files[0], 2 * car.size())), car));
   CHECK_EQ(site.Run({"fsck"}).code, 0);
   CHECK_EQ(site.Run({"verify", "--all"}).code, 0);
 }
@@ -465,18 +452,7 @@ TEST_CASE("verify: Ctrl-C stops a recover that waits for its server, and says no
 }
 
 TEST_CASE("verify: Ctrl-C while bad bytes are fetched again leaves the shard as it was") {
-  Bytes car;
-  CarWriter writer = ValueOf(CarWriter::Start(
-      [&car](Span bytes) {
-        AppendBytes(car, bytes);
-        return absl::OkStatus();
-      },
-      {ValueOf(Cid::Of(kCodecRaw, kSha2_256, AsSpan("root")))}));
-  while (car.size() < 6'000'000) {
-    Bytes block(50'000);
-    Store64(block.data(), car.size());
-    REQUIRE_STATUS_OK(writer.Put(ValueOf(Cid::Of(kCodecRaw, kSha2_256, block)).view().bytes, block));
-  }
+  const Bytes car = CarOf(LargeBlocks(120, 50'000));
   const Site site;
   WriteTextFile(site.File("v1.car"), std::string(AsText(car)));
   REQUIRE_EQ(site.Run({"car", "index", "--wrap", site.File("v1.car"), "-o", site.File("v2.car")}).code, 0);

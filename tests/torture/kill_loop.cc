@@ -30,7 +30,7 @@
 #include "dagstore/dagstore.h"
 #include "dagstore/fsck.h"
 #include "mount/file_mount.h"
-#include "shard/car_writer.h"
+#include "tests/made_cars.h"
 
 namespace dagstore {
 namespace {
@@ -93,29 +93,16 @@ Options OptionsOf(const std::string& repository, uint64_t variant) {
   return options;
 }
 
-struct TestBlock {
-  Cid cid;
-  Bytes data = {};
-};
 TestBlock BlockOf(int car, uint64_t i) {
   Random random(static_cast<uint64_t>(car) * 1'000'003 + i);
   Bytes data(16 + random() % 600);
   for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
-  return {Must(Cid::Of(kCodecRaw, kSha2_256, data)), std::move(data)};
+  return RawBlock(std::move(data));
 }
-Bytes CarOf(int car) {
-  Bytes out;
-  CarWriter writer = Must(CarWriter::Start(
-      [&out](Span bytes) {
-        AppendBytes(out, bytes);
-        return absl::OkStatus();
-      },
-      {BlockOf(car, 0).cid}));
-  for (uint64_t i = 0; i < kBlocks; ++i) {
-    const TestBlock block = BlockOf(car, i);
-    DAGSTORE_CHECK_OK(writer.Put(block.cid.view().bytes, block.data));
-  }
-  return out;
+Bytes CarOfNumber(int car) {
+  std::vector<TestBlock> blocks;
+  for (uint64_t i = 0; i < kBlocks; ++i) blocks.push_back(BlockOf(car, i));
+  return CarOf(blocks);
 }
 
 void WriteFile(const std::string& path, Span bytes) {
@@ -274,7 +261,7 @@ class Child {
         line.car = static_cast<int>(random_() % kCars);
         line.serial = ++serial_;
         line.broken = act == Act::kRegister && random_() % 5 == 0;
-        PlaceFile(SourcePath(line), line.broken != 0 ? Bytes(99, 0xff) : CarOf(line.car));
+        PlaceFile(SourcePath(line), line.broken != 0 ? Bytes(99, 0xff) : CarOfNumber(line.car));
         Url url;
         url.scheme = variant_ % 2 == 0 && random_() % 2 == 0 ? "far" : "file";  // the command knows no far:
         url.has_authority = true;
@@ -310,7 +297,7 @@ class Child {
     const ShardRecord record = Must(store_->lookup().ReadRecord(key));
     const std::string path = Must(Url::Parse(record.url)).path;
     const int car = path[path.size() - 5] - '0';
-    PlaceFile(path, CarOf(car));
+    PlaceFile(path, CarOfNumber(car));
   }
 
   void Take(ShardResult result) {
@@ -480,7 +467,7 @@ class Loop {
       line.car = static_cast<int>(random_() % kCars);
       line.serial = serial_ += 1000;
       const std::string path = dir_ + "/sources/" + SourceName(line.serial, line.car);
-      PlaceFile(path, CarOf(line.car));
+      PlaceFile(path, CarOfNumber(line.car));
       words.insert(words.end(), {"add", "--key", KeyName(line.key)});
       if (act == Act::kLazy) words.push_back("--lazy");
       words.push_back(path);
