@@ -46,6 +46,6 @@ int main(int argc, char** argv) {
   }
   const absl::Status status = dagstore::Replace(argv[2]);
   if (status.ok()) return 0;
-  fprintf(stderr, "print_states: %s\n", dagstore::ToString(status).c_str());
+  (void)fprintf(stderr, "print_states: %s\n", dagstore::ToString(status).c_str());
   return 1;
 }
