@@ -37,11 +37,11 @@ absl::Status Replace(const std::string& path) {
 
 int main(int argc, char** argv) {
   if (argc == 1) {
-    fputs(dagstore::TransitionTableMarkdown().c_str(), stdout);
+    (void)fputs(dagstore::TransitionTableMarkdown().c_str(), stdout);
     return 0;
   }
   if (argc != 3 || std::string_view(argv[1]) != "--write") {
-    fputs("usage: print_states [--write FILE]\n", stderr);
+    (void)fputs("usage: print_states [--write FILE]\n", stderr);
     return 2;
   }
   const absl::Status status = dagstore::Replace(argv[2]);

@@ -336,7 +336,7 @@ uint64_t BytesOnDisk(const std::string& folder) {
   const absl::StatusOr<std::vector<std::string>> names = Io::Posix().List(folder);
   if (!names.ok()) return 0;
   for (const std::string& name : *names) {
-    const absl::StatusOr<FileStat> stat = Io::Posix().Stat(folder + "/" + name, Follow::kNever);
+    const absl::StatusOr<FileStat> stat = Io::Posix().Stat(fmt::format("{}/{}", folder, name), Follow::kNever);
     if (stat.ok() && stat->is_regular) bytes += stat->allocated;
   }
   return bytes;

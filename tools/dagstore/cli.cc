@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -392,7 +393,7 @@ namespace {
 constexpr MonotonicNanos kRedraw = 100'000'000;  // 10 times a second is smooth and costs nothing
 
 std::string ShortDuration(double seconds) {
-  const auto s = static_cast<uint64_t>(seconds + 0.5);
+  const auto s = static_cast<uint64_t>(std::llround(seconds));
   if (s < 60) return fmt::format("{}s", s);
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
   return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
@@ -447,14 +448,14 @@ void Progress::Update(uint64_t done, uint64_t total, std::string_view unit, uint
   line += tail;
   if (line.size() >= columns) line.resize(columns - 1);
   fmt::print(stderr, "\r{}\x1b[K", line);
-  fflush(stderr);
+  (void)fflush(stderr);
 }
 
 void Progress::Clear() {
   if (!visible_) return;
   visible_ = false;
   fmt::print(stderr, "\r\x1b[K");
-  fflush(stderr);
+  (void)fflush(stderr);
 }
 
 }  // namespace dagstore::cli

@@ -466,6 +466,7 @@ absl::StatusOr<Config> Parse(const std::string& text, const std::string& path, c
     if (const auto gid = reader.Number(*table, "gid", 0, kIdMax)) config.network.nfs_gid = static_cast<int>(*gid);
   }
   if (const toml::table* table = reader.Table(root, "limits")) {
+    const toml::table& all_limits = *table;
     // The names before the dot are tables.
     std::map<std::string_view, std::set<std::string_view>> known;
     ForEachLimits([&](const auto& all) {
@@ -475,16 +476,16 @@ absl::StatusOr<Config> Parse(const std::string& text, const std::string& path, c
         const std::string_view part = dot == name.npos ? std::string_view() : name.substr(0, dot);
         const std::string_view key = dot == name.npos ? name : name.substr(dot + 1);
         known[part].insert(key);
-        const toml::table* of = part.empty() ? table : reader.Table(*table, part);
+        const toml::table* of = part.empty() ? &all_limits : reader.Table(all_limits, part);
         if (of != nullptr) reader.Limited(*of, key, limit, &limit.of(config.limits));
       }
     });
     for (const auto& [part, keys] : known) {
       if (!part.empty()) known[{}].insert(part);
-      const toml::table* of = part.empty() ? nullptr : reader.Table(*table, part);
+      const toml::table* of = part.empty() ? nullptr : reader.Table(all_limits, part);
       if (of != nullptr) reader.CheckKeys(*of, fmt::format(" in [limits.{}]", part), keys);
     }
-    reader.CheckKeys(*table, " in [limits]", known[{}]);
+    reader.CheckKeys(all_limits, " in [limits]", known[{}]);
   }
   if (const toml::table* table = reader.Table(root, "credentials")) {
     reader.ReadCredentials(*table, /*inline_allowed=*/false, credentials.get());
