@@ -147,7 +147,9 @@
   X(CatchUpGivesUp, 205, 30, "lookups:", "what cannot be added to the top-level index now is left out of it") \
   X(PublishedForgotten, 206, 0, "lookups:", "mending the top-level index drops a shard that is being published") \
   X(FsckDestroys, 207, 0, "fsck:", "fsck destroys what was registered again while it waited") \
-  X(FetchHearsNobody, 208, 23, "lookups:", "fetching a shard does not end with its caller while it is being indexed")
+  X(FetchHearsNobody, 208, 23, "lookups:", "fetching a shard does not end with its caller while it is being indexed") \
+  X(ErroredCopyKept, 209, 0, "remote store:", "the copy of an errored shard makes no room for others") \
+  X(ErroredJobsGoOn, 210, 14, "engine:", "who destroys an errored shard while its copy goes is not answered")
 
 // Rows whose defect cannot be put in, and why.
 #define DAGSTORE_IMPOSSIBLE_MUTANTS(X) \

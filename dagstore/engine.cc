@@ -1676,7 +1676,7 @@ std::vector<ShardKey> Engine::Collectable(size_t keys_max) const {
   for (uint32_t index = 0; index < shards_.slots() && keys.size() < keys_max; ++index) {
     const Slot& slot = shards_[index];
     if (slot.key_bytes != nullptr && slot.has_copy && slot.references == 0 && ReadersInside(slot) == 0 &&
-        slot.state == ShardState::kAvailable) {
+        (slot.state == ShardState::kAvailable || slot.state == ShardState::kErrored)) {
       keys.emplace_back(slot.key());
     }
   }
@@ -1695,7 +1695,8 @@ bool Engine::Evict(const ShardKey& key, const std::string& victim) {
                       (active != nullptr && (active->jobs_running != 0 || !active->waiters.empty()));
     if (busy && (slot.state == ShardState::kAvailable || slot.state == ShardState::kServing)) return false;
     if (slot.state == ShardState::kDestroying) return false;  // all its copies go
-    of_record = slot.has_copy && slot.state == ShardState::kAvailable;
+    const bool errored = slot.state == ShardState::kErrored && !busy && !Mutant(kMutantErroredCopyKept);
+    of_record = slot.has_copy && (slot.state == ShardState::kAvailable || errored);
   }
   if (!of_record) {
     // What an attempt left for another, or nobody knows. The job sees whether it is in use.

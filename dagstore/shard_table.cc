@@ -3,6 +3,7 @@
 #include <absl/hash/hash.h>
 
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 
@@ -12,9 +13,20 @@ size_t ShardTable::KeyHash::operator()(std::string_view key) const {
   return absl::Hash<absl::string_view>{}(absl::string_view(key.data(), key.size()));
 }
 
-ShardTable::ShardTable() : by_key_(0, KeyHash{this}, KeyEqual{this}) {}
+ShardTable::ShardTable() : by_key_(0, KeyHash{this}, KeyEqual{this}) { coming_.fill(kNoSlot); }
+
+void ShardTable::Enter(uint32_t slot) const { DAGSTORE_CHECK(by_key_.insert(slot).second); }
+
+void ShardTable::EnterAllComing() const {
+  if (!any_coming_) return;
+  for (uint32_t& slot : coming_) {
+    if (slot != kNoSlot) Enter(std::exchange(slot, kNoSlot));
+  }
+  any_coming_ = false;
+}
 
 uint32_t ShardTable::Find(std::string_view key) const {
+  EnterAllComing();
   const auto it = by_key_.find(key);
   return it == by_key_.end() ? kNoSlot : *it;
 }
@@ -34,11 +46,17 @@ uint32_t ShardTable::Insert(std::string_view key) {
   std::memcpy(slot.key_bytes.get(), key.data(), key.size());
   slot.key_size = static_cast<uint16_t>(key.size());
   slot.incarnation = next_incarnation_++;
-  DAGSTORE_CHECK(by_key_.insert(index).second);
+
+  by_key_.prefetch(index);
+  uint32_t& coming = coming_[next_coming_++ % kComing];
+  if (coming != kNoSlot) Enter(coming);
+  coming = index;
+  any_coming_ = true;
   return index;
 }
 
 void ShardTable::Erase(uint32_t slot) {
+  EnterAllComing();
   by_key_.erase(slot);
   (*this)[slot] = Slot();
   free_.push_back(slot);

@@ -7,6 +7,7 @@
 #include <absl/base/thread_annotations.h>
 #include <absl/container/flat_hash_set.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -57,7 +58,7 @@ class ShardTable {
   bool Lives(uint32_t slot, uint32_t incarnation) const {
     return slot < slots_ && (*this)[slot].key_bytes != nullptr && (*this)[slot].incarnation == incarnation;
   }
-  size_t size() const { return by_key_.size(); }
+  size_t size() const { return slots_ - free_.size(); }
   uint32_t slots() const { return slots_; }  // used and free ones
 
  private:
@@ -78,11 +79,21 @@ class ShardTable {
     bool operator()(std::string_view a, uint32_t b) const { return (*table)[b].key() == a; }
   };
 
+  // Where a key goes in `by_key_` is not in the CPU's cache, and waiting for it is most of an insertion. So it is asked
+  // for when the slot is taken, and written to some insertions later, or before the next look.
+  static constexpr uint32_t kComing = 16;
+
+  void Enter(uint32_t slot) const;
+  void EnterAllComing() const;
+
   std::vector<std::unique_ptr<Slot[]>> chunks_;
   uint32_t slots_ = 0;
   uint32_t next_incarnation_ = 1;
   std::vector<uint32_t> free_;
-  absl::flat_hash_set<uint32_t, KeyHash, KeyEqual> by_key_;
+  mutable absl::flat_hash_set<uint32_t, KeyHash, KeyEqual> by_key_;
+  mutable std::array<uint32_t, kComing> coming_;  // a ring; kNoSlot: nothing in this place
+  mutable uint32_t next_coming_ = 0;
+  mutable bool any_coming_ = false;
 };
 
 // Directory: which shard an ordinal of the top-level index stands for, if it is alive. Any thread.

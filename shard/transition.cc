@@ -116,15 +116,16 @@ constexpr Row kTable[] = {
     Refuse(kErrored,    Op::kRegister),
     Ignore(kErrored,    Op::kInitialize),
     Bug(kErrored,       Op::kMakeAvailable),
-    Step(kErrored,      Op::kAcquire,        If::kRecoverOnAcquire, kRecovering,   kPark | kStartInitialize),
+    Step(kErrored,      Op::kAcquire,        If::kRecoverOnAcquire, kRecovering,   kPark | kCancelJobs | kStartInitialize),
     Refuse(kErrored,    Op::kAcquire),       // with the cause
     Bug(kErrored,       Op::kServe),
     Step(kErrored,      Op::kRelease,        If::kAlways,           kErrored,      kUnref),  // stays errored
     Ignore(kErrored,    Op::kFail),          // the first cause stands
-    Step(kErrored,      Op::kRecover,        If::kAlways,           kRecovering,   kPark | kStartInitialize),
+    Step(kErrored,      Op::kRecover,        If::kAlways,           kRecovering,   kPark | kCancelJobs | kStartInitialize),
+    Step(kErrored,      Op::kCollect,        If::kHasCopy,          kErrored,      kPark | kStartCollect),
     Ignore(kErrored,    Op::kCollect),
     Refuse(kErrored,    Op::kDestroy,        If::kHasRefs),
-    Step(kErrored,      Op::kDestroy,        If::kAlways,           kDestroying,   kPersistDestroying | kHide | kFailParked | kPark | kStartDestroy),
+    Step(kErrored,      Op::kDestroy,        If::kAlways,           kDestroying,   kPersistDestroying | kHide | kFailParked | kPark | kCancelJobs | kStartDestroy),
     Bug(kErrored,       Op::kForget),
     Bug(kErrored,       Op::kCount),
 
@@ -250,6 +251,10 @@ const Row* MutantRow([[maybe_unused]] ShardState state, [[maybe_unused]] Op op, 
   }
   if (Mutant(kMutantErrorSticks) && state == kErrored && op == Op::kRecover) {
     static constexpr Row row = Refuse(kErrored, Op::kRecover);
+    return &row;
+  }
+  if (Mutant(kMutantErroredJobsGoOn) && state == kErrored && op == Op::kDestroy && facts.refs == 0) {
+    static constexpr Row row = Step(kErrored, Op::kDestroy, If::kAlways, kDestroying, kPersistDestroying | kHide | kFailParked | kPark | kStartDestroy);
     return &row;
   }
   if (Mutant(kMutantSecondRecovery) && state == kRecovering && op == Op::kRecover) {

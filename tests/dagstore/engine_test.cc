@@ -943,6 +943,114 @@ TEST_CASE("engine: a copy is collected once nobody uses it; whoever comes meanwh
   CHECK_STATUS_OK(world.Answer(acquired).status);
 }
 
+TEST_CASE("engine: the copy of an errored shard goes too, once nobody reads it; its cause stays") {
+  EngineWorld world;
+  world.copies = true;
+  world.MakeAvailable("k");
+  Accessor reads = world.MustAcquire("k");
+  reads.ReportDamage(DataLoss("x"), Damage::kShard);
+  world.Settle();
+  REQUIRE_EQ(world.State("k"), "Errored");
+  const auto evict = [&](const std::string& victim) {
+    world.engine.AssertLoop();
+    const bool begun = world.engine.Evict(ShardKey("k"), victim);
+    world.Settle();
+    return begun;
+  };
+  const auto collectable = [&] {
+    world.engine.AssertLoop();
+    return world.engine.Collectable(10).size();
+  };
+  CHECK_EQ(collectable(), 0);
+  // What an attempt left is nobody's, and the job refuses should it be the record's.
+  CHECK(evict("copy"));
+  CHECK_EQ(world.jobs.Count(JobKind::kCollect), 0);
+  world.Finish(JobKind::kDiscard, FailedPrecondition("it is"));
+  world.Settle();
+  reads.Close();
+  world.Settle();
+  CHECK_EQ(collectable(), 1);
+  SUBCASE("it was asked for") {
+    const Ticket collected = world.Collect("k");
+    world.Settle();
+    CHECK_EQ(world.Stats().open_shards, 0);
+    world.Finish(JobKind::kCollect);
+    world.Settle();
+    CHECK_STATUS_OK(world.Answer(collected).status);
+  }
+  SUBCASE("for room") {
+    CHECK(evict("copy"));
+    CHECK(evict("left"));  // beside it
+    world.Finish(JobKind::kCollect);
+    world.Settle();
+  }
+  CHECK_FALSE(world.Look("k")->has_copy);
+  CHECK_EQ(world.State("k"), "Errored");
+  CHECK_FALSE(world.StoredRecord("k")->copy.has_value());
+  CHECK_EQ(world.StoredRecord("k")->error, "x");
+  const Ticket acquired = world.Acquire("k");
+  world.Settle();
+  CHECK_CODE(world.Answer(acquired).status, kDataLoss);
+  const Ticket again = world.Collect("k");
+  world.Settle();
+  CHECK_CODE(world.Answer(again).status, kFailedPrecondition);
+}
+
+TEST_CASE("engine: an errored shard is recovered, acquired or destroyed while its copy goes: all are answered") {
+  enum class Then { kRecover, kRecoverFails, kAcquire, kDestroy };
+  for (const Then then : {Then::kRecover, Then::kRecoverFails, Then::kAcquire, Then::kDestroy}) {
+    for (const bool copy_first : {false, true}) {
+      CAPTURE(static_cast<int>(then));
+      CAPTURE(copy_first);
+      Options options;
+      options.recover_on_start = RecoverOnStart::kOnAcquire;
+      EngineWorld world(options);
+      world.copies = true;
+      world.RestoreErrored("k", DataLoss("was torn"), /*copy=*/true);
+      const Ticket collected = world.Collect("k");
+      world.Settle();
+      REQUIRE_EQ(world.jobs.Count(JobKind::kCollect), 1);
+      const Ticket asked = then == Then::kDestroy   ? world.Destroy("k")
+                           : then == Then::kAcquire ? world.Acquire("k")
+                                                    : world.Recover("k");
+      world.Settle();
+      if (copy_first) {
+        world.Finish(JobKind::kCollect);
+        world.Settle();
+      }
+      if (then == Then::kDestroy) {
+        if (!copy_first) CHECK_EQ(world.jobs.Count(JobKind::kDestroy), 0);  // it waits
+      } else {
+        const bool fails = then == Then::kRecoverFails;
+        world.Finish(JobKind::kInitialize, fails ? Unavailable("gone") : absl::OkStatus());
+        world.Settle();
+      }
+      if (!copy_first) {
+        world.Finish(JobKind::kCollect);
+        world.Settle();
+      }
+      if (then == Then::kDestroy) world.Finish(JobKind::kDestroy);
+      if (then == Then::kAcquire) world.Finish(JobKind::kOpen);
+      world.Settle();
+      while (world.jobs.Count(JobKind::kDiscard) != 0) {
+        world.Finish(JobKind::kDiscard);
+        world.Settle();
+      }
+      CHECK_EQ(world.jobs.held().size(), 0);
+      CHECK(world.Answered(collected));
+      const ShardResult result = world.Answer(asked);
+      if (then == Then::kRecoverFails) {
+        CHECK_CODE(result.status, kUnavailable);
+        CHECK_EQ(world.State("k"), "Errored");
+      } else {
+        CHECK_STATUS_OK(result.status);
+      }
+      if (then == Then::kDestroy) CHECK_FALSE(world.StoredRecord("k").has_value());
+      CHECK_EQ(world.answers_twice, 0);
+    }
+  }
+}
+
 TEST_CASE("engine: room is made by the copy that was named, of a record or left by an attempt, never by one in use") {
   EngineWorld world;
   world.copies = true;

@@ -152,15 +152,17 @@ class EngineWorld {
     return job;
   }
   // Before anything runs: a shard that was Errored when the last process ended.
-  void RestoreErrored(const std::string& key, absl::Status cause) {
+  void RestoreErrored(const std::string& key, absl::Status cause, bool copy = false) {
     engine.AssertLoop();
     ShardRecord record;
     record.state = ShardState::kErrored;
+    if (copy) record.copy = TransientRecord{"copy", 1, /*owned=*/true};
     KvBatch batch;
     batch.Put(KvTable::kRecords, key, EncodeRecord(record));
     REQUIRE_STATUS_OK(kv->Commit(batch, true));
     RecordHead head;
     head.state = ShardState::kErrored;
+    head.has_copy = copy;
     engine.Restore(key, head);
     engine.RestoreError(key, std::move(cause), 1);
   }

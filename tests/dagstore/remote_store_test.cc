@@ -345,6 +345,36 @@ TEST_CASE("remote store: what broke off of one version of a source does not outl
   CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, 0);
 }
 
+TEST_CASE("remote store: copies of errored shards make room, and are fetched again when those recover") {
+  World world;
+  world.options.copies.wait_max = absl::Seconds(30);  // in vain
+  RemoteSource& source = world.Source("a", MakeCar(3, 2000), /*ranges=*/false);
+  world.options.copies.bytes_max = source.content.size() * 3 / 2;
+  world.Restart();
+  REQUIRE_STATUS_OK(world.Register("a"));
+  {
+    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
+    accessor.ReportDamage(DataLoss("said so by the test"), Damage::kShard);
+  }
+  while (ValueOf(world.store->GetShardInfo(ShardKey("a"))).state != ShardState::kErrored) std::this_thread::yield();
+  SUBCASE("by the same process") {}
+  SUBCASE("by the next") { world.Restart(); }
+  SUBCASE("gc removes them, too") {
+    const GcResult gc = ValueOf(world.store->Gc());
+    CHECK_EQ(gc.copies_removed, 1);
+    CHECK_EQ(gc.bytes_removed, source.content.size());
+    CHECK_EQ(ValueOf(world.store->Stats()).copies.bytes, 0);
+  }
+  world.Source("b", MakeCar(4, 2000), /*ranges=*/false);
+  REQUIRE_STATUS_OK(world.Register("b"));
+  const ShardInfo info = ValueOf(world.store->GetShardInfo(ShardKey("a")));
+  CHECK(info.state == ShardState::kErrored);
+  CHECK_EQ(info.copy_bytes, 0);
+  CheckServes(*world.store, "b", 4, 500);
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CheckServes(*world.store, "a", 3, 500);
+}
+
 TEST_CASE("remote store: a copy that no record names makes room, not the one that is read") {
   World world;
   RemoteSource& source = world.Source("a", MakeCar(3, 2000));

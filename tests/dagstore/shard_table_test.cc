@@ -22,6 +22,19 @@ TEST_CASE("shard table: finds keys of any bytes, and an erased one no more") {
   CHECK_EQ(table.size(), 4);
 }
 
+TEST_CASE("shard table: finds and erases at once what was inserted, however many came before") {
+  for (int keys = 1; keys <= 40; ++keys) {
+    ShardTable table;
+    std::vector<uint32_t> slots;
+    for (int i = 0; i < keys; ++i) slots.push_back(table.Insert(std::to_string(i)));
+    CHECK_EQ(table.size(), keys);
+    table.Erase(slots.back());
+    CHECK_EQ(table.Find(std::to_string(keys - 1)), kNoSlot);
+    for (int i = 0; i < keys - 1; ++i) CHECK_EQ(table.Find(std::to_string(i)), slots[static_cast<size_t>(i)]);
+    CHECK_EQ(table.size(), keys - 1);
+  }
+}
+
 TEST_CASE("shard table: a slot that is used again is another life, with nothing of the one before") {
   ShardTable table;
   const uint32_t slot = table.Insert("k");

@@ -578,7 +578,7 @@ TEST_CASE("tickets: StragglerReported") {
 
 TEST_CASE("tickets: CloseInEveryState") {
   enum class At { kIdle, kLazy, kBacklog, kInitializing, kDying, kFill, kOpening, kServing, kCommitting, kDestroying,
-                  kCollecting, kErrored, kEnd };
+                  kCollecting, kErrored, kErroredCollecting, kEnd };
   for (int at = 0; at < static_cast<int>(At::kEnd); ++at) {
     for (const bool drain : {false, true}) {
       CAPTURE(at);
@@ -641,6 +641,12 @@ TEST_CASE("tickets: CloseInEveryState") {
           world.MakeAvailable("k");
           tickets.push_back(world.Collect("k"));
           tickets.push_back(world.Acquire("k"));
+          world.Settle();
+          break;
+        case At::kErroredCollecting:
+          world.RestoreErrored("k", DataLoss("was torn"), /*copy=*/true);
+          tickets.push_back(world.Collect("k"));
+          tickets.push_back(world.Recover("k"));
           world.Settle();
           break;
       }
