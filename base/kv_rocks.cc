@@ -160,6 +160,7 @@ rocksdb::DBOptions MakeDbOptions(const std::string& path, const RocksKvOptions& 
   db.db_write_buffer_size = 2 * options.write_buffer_bytes;  // all tables together
   db.max_open_files = options.open_files_max;
   db.max_background_jobs = 2;
+  db.max_file_opening_threads = 1;  // where no thread is left, more of them end the process
   db.max_manifest_file_size = 16 << 20;
   db.skip_stats_update_on_db_open = true;  // else every open reads every file's properties
   db.bytes_per_sync = 1 << 20;             // no bursts of write-back that commits would wait for

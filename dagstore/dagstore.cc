@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <system_error>
 
 #include "base/fibers.h"
 #include "base/mutant.h"
@@ -153,7 +154,11 @@ struct DagStore::Core {
 absl::StatusOr<std::unique_ptr<DagStore>> DagStore::Open(Options options) {
   if (options.mounts == nullptr) return InvalidArgument("Options::mounts is not set: a store needs to know its mounts");
   auto core = std::make_unique<Core>(std::move(options));
-  RETURN_IF_ERROR(core->Start());
+  try {
+    RETURN_IF_ERROR(core->Start());
+  } catch (const std::system_error& error) {
+    return ResourceExhausted("cannot start the threads of the store: {}", error.code().message());
+  }
   return std::unique_ptr<DagStore>(new DagStore(std::move(core)));
 }
 
@@ -245,15 +250,20 @@ absl::Status DagStore::Core::Start() {
   if (to_add.empty()) {
     lookups_ready.Notify();
   } else {
-    catch_up = Thread("dagstore-catchup", [this, ordinals = std::move(to_add)]() mutable {
-      if (Mutant(kMutantLookupsReadyEarly)) lookups_ready.Notify();
-      {
-        const MutexLock lock(heal_mu);
-        uncovered = std::move(ordinals);
-        CatchUp().IgnoreError();  // lookups go on with it, and say why they cannot
-      }
-      if (!catch_up_cancel.cancelled()) lookups_ready.Notify();
-    });
+    try {
+      catch_up = Thread("dagstore-catchup", [this, ordinals = std::move(to_add)]() mutable {
+        if (Mutant(kMutantLookupsReadyEarly)) lookups_ready.Notify();
+        {
+          const MutexLock lock(heal_mu);
+          uncovered = std::move(ordinals);
+          CatchUp().IgnoreError();  // lookups go on with it, and say why they cannot
+        }
+        if (!catch_up_cancel.cancelled()) lookups_ready.Notify();
+      });
+    } catch (const std::system_error&) {
+      (void)Stop();
+      throw;
+    }
   }
   return absl::OkStatus();
 }

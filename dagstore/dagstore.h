@@ -126,7 +126,7 @@ struct QuarantinedRecord {
 class DagStore {
  public:
   friend class ShardRef;
-  // Opens or makes a repository. Errors: Repository::Open.
+  // Opens or makes a repository. Errors: Repository::Open; ResourceExhausted also if the system has no thread left.
   static absl::StatusOr<std::unique_ptr<DagStore>> Open(Options options);
   ~DagStore();  // Close
   DagStore(const DagStore&) = delete;

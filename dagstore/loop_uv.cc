@@ -3,6 +3,7 @@
 #include <uv.h>
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 
 #include "base/check.h"
@@ -41,7 +42,13 @@ absl::Status UvLoop::Start(Callbacks callbacks) {
   }
   DAGSTORE_CHECK(uv_timer_init(&handles_->loop, &handles_->timer) == 0);
   queues_->SetWaker([handles = handles_.get()] { uv_async_send(&handles->wake); });
-  thread_ = Thread("dagstore-loop", [this] { Run(); });
+  try {
+    thread_ = Thread("dagstore-loop", [this] { Run(); });
+  } catch (const std::system_error&) {
+    queues_->SetWaker(nullptr);
+    CloseHandles();
+    throw;
+  }
   return absl::OkStatus();
 }
 
@@ -81,6 +88,10 @@ void UvLoop::Run() {
   }
   callbacks_.end();
   queues_->Shut();  // from here nobody wakes us
+  CloseHandles();
+}
+
+void UvLoop::CloseHandles() {
   uv_close(reinterpret_cast<uv_handle_t*>(&handles_->wake), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&handles_->timer), nullptr);
   uv_run(&handles_->loop, UV_RUN_DEFAULT);

@@ -30,6 +30,7 @@ class UvLoop final : public Loop {
   struct Handles;
   void Run();
   void Sleep(Deadline until);
+  void CloseHandles();
 
   const std::shared_ptr<TaskQueues> queues_;
   const MonotonicNanos spin_;

@@ -402,7 +402,7 @@ absl::StatusOr<std::shared_ptr<Tracer>> NewTracer(const TraceConfig& config) {
   otlp.json = config.json;
   otlp.resource = config.resource;
   ASSIGN_OR_RETURN(std::unique_ptr<SpanExporter> exporter, NewOtlpHttpExporter(otlp, std::move(client)));
-  return std::make_shared<Tracer>(config.tracer, std::move(exporter));
+  return Tracer::Start(config.tracer, std::move(exporter));
 }
 
 }  // namespace dagstore

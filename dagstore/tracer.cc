@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "base/text.h"
@@ -12,6 +13,15 @@
 namespace dagstore {
 
 // ---- The ring ----
+
+absl::StatusOr<std::shared_ptr<Tracer>> Tracer::Start(const TracerOptions& options,
+                                                      std::unique_ptr<SpanExporter> exporter) {
+  try {
+    return std::make_shared<Tracer>(options, std::move(exporter));
+  } catch (const std::system_error& error) {
+    return ResourceExhausted("cannot start the thread that exports spans: {}", error.code().message());
+  }
+}
 
 Tracer::Tracer(const TracerOptions& options, std::unique_ptr<SpanExporter> exporter)
     : options_(options),

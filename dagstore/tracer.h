@@ -47,6 +47,9 @@ struct TracerOptions {
 // Threads: Record, Flush and Stats any. The destructor exports what is left, within shutdown_timeout.
 class Tracer final : public SpanSink {
  public:
+  // Errors: ResourceExhausted if the system has no thread left, where the constructor throws std::system_error.
+  static absl::StatusOr<std::shared_ptr<Tracer>> Start(const TracerOptions& options,
+                                                       std::unique_ptr<SpanExporter> exporter);
   Tracer(const TracerOptions& options, std::unique_ptr<SpanExporter> exporter);
   ~Tracer() override;
   Tracer(const Tracer&) = delete;

@@ -5,10 +5,17 @@
 namespace dagstore {
 
 WorkerPool::WorkerPool(const std::string& name, int threads) : name_(name) {
-  for (int i = 0; i < threads; ++i) threads_.emplace_back(name, [this] { Run(nullptr); });
+  try {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back(name, [this] { Run(nullptr); });
+  } catch (const std::system_error&) {
+    End();
+    throw;
+  }
 }
 
-WorkerPool::~WorkerPool() {
+WorkerPool::~WorkerPool() { End(); }
+
+void WorkerPool::End() {
   {
     MutexLock lock(mu_);
     ending_ = true;

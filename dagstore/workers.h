@@ -26,6 +26,7 @@ class WorkerPool final : public StandIns {
   // A thread each, and what its work takes.
   static constexpr size_t kStandInsMax = 64;
 
+  // Throws std::system_error if the system has no thread left.
   WorkerPool(const std::string& name, int threads);
   ~WorkerPool() override;
   WorkerPool(const WorkerPool&) = delete;
@@ -44,6 +45,7 @@ class WorkerPool final : public StandIns {
   };
   // `stand_in`: whose thread it is; null for a thread of the pool.
   void Run(StandIn* stand_in) ABSL_LOCKS_EXCLUDED(mu_);
+  void End() ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::string name_;
   Mutex mu_;

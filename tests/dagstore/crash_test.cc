@@ -3,6 +3,7 @@
 #include <sstream>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -272,6 +273,67 @@ TEST_CASE("crash: what was acknowledged survives 30 kills of the process") {
     }
     CHECK(acknowledged > 0);
   }
+}
+
+// ---- No thread left ----
+
+constexpr char kThreadsVariable[] = "DAGSTORE_THREADS_CHILD";
+enum class OpenEnded { kWell = 0, kExhausted = 40, kOtherwise = 41 };
+
+TEST_CASE("threads child: opens a store for its parent" * doctest::skip()) {
+  const char* dir = getenv(kThreadsVariable);
+  if (dir == nullptr) return;
+  OpenEnded ended = OpenEnded::kWell;
+  {
+    const auto store = DagStore::Open(StoreOptions(dir));
+    if (!store.ok()) ended = absl::IsResourceExhausted(store.status()) ? OpenEnded::kExhausted : OpenEnded::kOtherwise;
+    if (ended == OpenEnded::kOtherwise) fmt::print(stderr, "{}\n", ToString(store.status()));
+  }
+  _exit(static_cast<int>(ended));
+}
+
+// The limit binds no root: the child is another user, and finds its repository from where it stands.
+[[noreturn]] void OpenWithThreads(const TempDir& dir, rlim_t threads, uid_t user) {
+  const rlimit limit = {threads, threads};
+  if (chdir(dir.path().c_str()) != 0 || setuid(user) != 0 || setrlimit(RLIMIT_NPROC, &limit) != 0) _exit(6);
+  setenv(kThreadsVariable, "repo", 1);
+  const int null = open("/dev/null", O_WRONLY);
+  if (null < 0 || dup2(null, STDOUT_FILENO) < 0) _exit(6);
+  execl("/proc/self/exe", "dagstore_test", "--test-case=threads child: *", "--no-skip", nullptr);
+  _exit(7);
+}
+
+TEST_CASE("crash: a store that finds no thread for itself says so, whichever it is, and opens once there are enough") {
+  if (geteuid() != 0) {
+    MESSAGE("not run: only root can become a user who has no other process");
+    return;
+  }
+  const TempDir dir;
+  const uid_t user = 20'000 + static_cast<uid_t>(getpid()) % 40'000;
+  {
+    const auto store = ValueOf(DagStore::Open(StoreOptions(dir.File("repo"))));
+    WriteBytes(dir.File("a.car"), MakeCar(1, 10));
+    REQUIRE_STATUS_OK(store->RegisterShardSync("a", MountOfUrl(*store, "file://" + dir.File("a.car"))));
+  }
+  std::filesystem::remove_all(dir.File("repo/top"));  // to be made again, by a thread of its own
+  REQUIRE(chown(dir.path().c_str(), user, static_cast<gid_t>(-1)) == 0);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(dir.path()))
+    REQUIRE(chown(entry.path().c_str(), user, static_cast<gid_t>(-1)) == 0);
+  int refused = 0;
+  for (rlim_t threads = 1;; ++threads) {
+    CAPTURE(threads);
+    REQUIRE_LT(threads, 100);
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) OpenWithThreads(dir, threads, user);
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == static_cast<int>(OpenEnded::kWell)) break;
+    REQUIRE_EQ(WEXITSTATUS(status), static_cast<int>(OpenEnded::kExhausted));
+    ++refused;
+  }
+  CHECK_GE(refused, 5);  // pools, committer, loop, what completes the top-level index
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ absl::StatusOr<std::shared_ptr<Tracer>> TracerOf(const Context& context, TraceCo
   if (context.trace.empty()) return NewTracer(config);
   ASSIGN_OR_RETURN(std::unique_ptr<SpanExporter> exporter,
                    NewOtlpFileExporter(context.trace, config.resource));
-  return std::make_shared<Tracer>(config.tracer, std::move(exporter));
+  return Tracer::Start(config.tracer, std::move(exporter));
 }
 
 // The span of the whole command; the requests of its store are its children.
