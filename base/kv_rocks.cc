@@ -15,6 +15,10 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <future>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -323,6 +327,23 @@ class RocksKv final : public Kv {
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // the first failed commit; OK while healthy
 };
 
+// RocksDB starts three threads when it opens a database. If one is not to be had it throws, and leaves the database
+// locked for as long as the process lives.
+absl::Status CheckThreadsLeft(const std::string& path) {
+  absl::Status status;
+  std::vector<std::thread> threads;
+  std::promise<void> tried;
+  const std::shared_future<void> end(tried.get_future());
+  try {
+    for (int i = 0; i < 3; ++i) threads.emplace_back([end] { end.wait(); });
+  } catch (const std::system_error& error) {
+    status = ResourceExhausted("open database {}: no thread is left for it: {}", path, error.code().message());
+  }
+  tried.set_value();
+  for (std::thread& thread : threads) thread.join();
+  return status;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const RocksKvOptions& options) {
@@ -335,6 +356,7 @@ absl::StatusOr<std::unique_ptr<Kv>> OpenRocksKv(const std::string& path, const R
   }
   descriptors.emplace_back(rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions());
 
+  RETURN_IF_ERROR(CheckThreadsLeft(path));
   std::vector<rocksdb::ColumnFamilyHandle*> families;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(MakeDbOptions(path, options), path, descriptors, &families, &db);

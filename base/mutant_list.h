@@ -149,7 +149,9 @@
   X(FsckDestroys, 207, 0, "fsck:", "fsck destroys what was registered again while it waited") \
   X(FetchHearsNobody, 208, 23, "lookups:", "fetching a shard does not end with its caller while it is being indexed") \
   X(ErroredCopyKept, 209, 0, "remote store:", "the copy of an errored shard makes no room for others") \
-  X(ErroredJobsGoOn, 210, 14, "engine:", "who destroys an errored shard while its copy goes is not answered")
+  X(ErroredJobsGoOn, 210, 14, "engine:", "who destroys an errored shard while its copy goes is not answered") \
+  X(CollectUnawaited, 211, 0, "engine:", "a shard is indexed again while a copy of it that the new index may go on with is removed") \
+  X(DamagedCopyKept, 212, 0, "remote store:", "a damaged copy that a recovery gave up and that failed stays until a restart")
 
 // Rows whose defect cannot be put in, and why.
 #define DAGSTORE_IMPOSSIBLE_MUTANTS(X) \

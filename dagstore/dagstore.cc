@@ -157,6 +157,7 @@ absl::StatusOr<std::unique_ptr<DagStore>> DagStore::Open(Options options) {
   try {
     RETURN_IF_ERROR(core->Start());
   } catch (const std::system_error& error) {
+    if (error.code() != std::errc::resource_unavailable_try_again) throw;
     return ResourceExhausted("cannot start the threads of the store: {}", error.code().message());
   }
   return std::unique_ptr<DagStore>(new DagStore(std::move(core)));

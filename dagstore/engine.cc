@@ -327,6 +327,7 @@ void Engine::JobDone(Completion& done) {
   ActiveShard& active = Activate(done.slot);
   --active.jobs_running;
   if (done.job == JobKind::kDestroy) active.destroy_running = false;
+  if (done.job == JobKind::kCollect) active.collect_running = false;
   if (active.job == job.get()) active.job = nullptr;
   AnswerStopped(done.slot);
 
@@ -338,6 +339,13 @@ void Engine::JobDone(Completion& done) {
     ++stats_.stale_completions;
     if (result.open != nullptr) seams_.jobs->DropLater(std::move(result.open));
     if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal, meta, std::move(made));
+    if (done.job == JobKind::kCollect) {
+      // What stopped it was no request of those who wait for it.
+      if (job->dying() && !result.status.ok()) {
+        result.status = FailedPrecondition("shard \"{}\" is {} by now", job->key.Printable(), StateName(slot.state));
+      }
+      CollectDone(done.slot, result, /*stale=*/true);
+    }
     if (slot.state == ShardState::kDestroying) StartDestroy(done.slot, meta);
     MaybeRest(done.slot);
     return;
@@ -356,7 +364,7 @@ void Engine::JobDone(Completion& done) {
     result.status = Unavailable("the store is read-only: {}", ToString(store_error_));  // what it did cannot be stored
   }
   if (done.job == JobKind::kCollect) {
-    CollectDone(done.slot, result);
+    CollectDone(done.slot, result, /*stale=*/false);
     return;
   }
   Cause cause(meta);
@@ -402,10 +410,12 @@ void Engine::StoreCopy(uint32_t index, JobResult& result) {
   ++gathering_.changes;
 }
 
-void Engine::CollectDone(uint32_t index, JobResult& result) {
+// `stale`: the record may have been written since the job read it, and names a copy that is gone; the next open mends
+// that.
+void Engine::CollectDone(uint32_t index, JobResult& result, bool stale) {
   Slot& slot = shards_[index];
   ActiveShard& active = Activate(index);
-  if (result.status.ok()) StoreCopy(index, result);
+  if (result.status.ok() && !stale) StoreCopy(index, result);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
     if (waiter.op != ShardOp::kCollect || waiter.stopping) {
@@ -625,7 +635,14 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
     record.error_code = static_cast<int>(active.error.code());
     record.error = std::string(Message(active.error));
     record.attempts = active.attempts;
+    slot.has_copy = record.copy.has_value();
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(record));
+    if (cause.result != nullptr && !cause.result->old_copy.empty() && !Mutant(kMutantDamagedCopyKept)) {
+      JobSpec job(Aside(cause.meta));
+      job.key = ShardKey(slot.key());
+      job.old_copy = std::move(cause.result->old_copy);
+      StartDiscard(std::move(job), batch_sequence_);
+    }
   }
   active.pending = batch_sequence_;
   gathering_.touched.push_back(index);
@@ -687,6 +704,10 @@ void Engine::ReplyParked(uint32_t index) {
   ActiveShard& active = Activate(index);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
+    if (waiter.collects()) {
+      active.waiters.push_back(std::move(waiter));
+      continue;
+    }
     if (waiter.op == ShardOp::kAcquire || waiter.stopping) {
       waiter.next_gen = false;  // the job has ended, well
       active.waiters.push_back(std::move(waiter));  // an acquirer waits for the data to be open
@@ -706,7 +727,7 @@ void Engine::FailParked(uint32_t index, const absl::Status& status, bool dying) 
   const bool closing = close_phase_ != ClosePhase::kOpen;
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (waiter.stopping) {  // his job still runs
+    if (waiter.stopping || waiter.collects()) {  // his job still runs
       active.waiters.push_back(std::move(waiter));
       continue;
     }
@@ -730,8 +751,9 @@ void Engine::FailParked(uint32_t index, const absl::Status& status, bool dying) 
     SendAnswer(std::move(waiter.reply), std::move(result), active.pending);
   }
   // One new job for all who came too late for the dying one. Each of them sees this once at most.
-  const auto first = std::find_if(active.waiters.begin(), active.waiters.end(),
-                                  [](const Waiter& waiter) { return !waiter.stopping; });
+  const auto first = std::find_if(active.waiters.begin(), active.waiters.end(), [](const Waiter& waiter) {
+    return !waiter.stopping && !waiter.collects();
+  });
   if (first == active.waiters.end()) return;
   const TaskMeta meta = first->meta;
   if (slot.state == ShardState::kNew) {
@@ -1022,6 +1044,7 @@ void Engine::QueueInitializeJob(uint32_t index, const TaskMeta& meta) {
 
 void Engine::StartBacklog() {
   // Results that cannot be stored yet lie in memory: no more of them while a full batch waits for another.
+  std::vector<Waiting> held;
   while (!backlog_.empty() && !BatchesQueue() &&
          (jobs_running_ < options_.jobs_running_max || Mutant(kMutantJobsUnlimited))) {
     const Waiting next = backlog_.front();
@@ -1034,6 +1057,10 @@ void Engine::StartBacklog() {
     }
     ActiveShard& active = Activate(next.slot);
     if (!active.in_backlog || active.backlog_entry != next.entry) continue;  // everybody left, or it was queued anew
+    if (active.collect_running && !Mutant(kMutantCollectUnawaited)) {
+      held.push_back(next);
+      continue;
+    }
     active.in_backlog = false;
     if (next_ordinal_ == UINT32_MAX) {
       const TaskMeta meta = OwnMeta();
@@ -1061,6 +1088,7 @@ void Engine::StartBacklog() {
     job.ordinal = ordinal;
     StartJob(std::move(job), next.meta.span, rests_on);
   }
+  backlog_.insert(backlog_.begin(), held.begin(), held.end());
 }
 
 void Engine::StartOpen(uint32_t index) {
@@ -1080,6 +1108,7 @@ void Engine::StartCollect(uint32_t index, Cause& cause) {
   if (active.open != nullptr) Close(active);  // unused, or the row would not have fired
   JobSpec job = NewJob(index, JobKind::kCollect, cause.meta);
   job.victim = std::move(cause.victim);
+  active.collect_running = true;
   StartJob(std::move(job), cause.meta.span, active.pending);
 }
 
@@ -1099,14 +1128,14 @@ void Engine::Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta
   job.key = ShardKey(key);
   job.ordinal = ordinal;
   job.old_copy = std::move(old_copy);
-  StartDiscard(std::move(job));
+  StartDiscard(std::move(job), kNothingPending);
 }
 
-void Engine::StartDiscard(JobSpec job) {
+void Engine::StartDiscard(JobSpec job, uint64_t rests_on) {
   job.kind = JobKind::kDiscard;
   job.slot = kNoSlot;
   job.control = std::make_shared<JobControl>();  // for its bytes; nobody stops it
-  StartJob(std::move(job), SpanContext(), kNothingPending);
+  StartJob(std::move(job), SpanContext(), rests_on);
 }
 
 // ---- Stops and deadlines ----
@@ -1159,7 +1188,7 @@ StopOutcome Engine::Stop(TicketId ticket, StopReason reason) {
   parked_.erase(it);
   SendAnswer(std::move(reply), std::move(result), kNothingPending);
   const bool wanted = std::any_of(active.waiters.begin(), active.waiters.end(),
-                                  [](const Waiter& w) { return !w.stopping; });
+                                  [](const Waiter& w) { return !w.stopping && !w.collects(); });
   if (active.in_backlog && active.backlog_stoppable && !wanted) {  // its job had not begun
     active.in_backlog = false;
     const TaskMeta meta = OwnMeta();
@@ -1703,7 +1732,7 @@ bool Engine::Evict(const ShardKey& key, const std::string& victim) {
     JobSpec job(Aside(meta));
     job.key = key;
     job.victim = victim;
-    StartDiscard(std::move(job));
+    StartDiscard(std::move(job), kNothingPending);
     return true;
   }
   Cause cause(meta);

@@ -195,6 +195,8 @@ class Engine {
     Reply reply = {};
 
     explicit Waiter(const TaskMeta& task_meta) : meta(task_meta) {}
+    // Answered when the job that removes the copy has ended, whatever becomes of the shard meanwhile.
+    bool collects() const { return op == ShardOp::kCollect; }
   };
 
   // Work that runs, and those who want it. It belongs to jobs_ until it has reported, whatever becomes of its shard.
@@ -239,6 +241,7 @@ class Engine {
     uint32_t backlog_entry = 0;               // the one that counts
     uint32_t jobs_running = 0;                // stale ones included
     bool destroy_running = false;
+    bool collect_running = false;             // what it removes no other job may take up
     bool in_backlog = false;
     uint64_t pending = kNothingPending;       // the batch its state rests on, if that is not durable yet
     uint32_t attempts = 0;
@@ -315,7 +318,7 @@ class Engine {
   void RunInternal(const Internal& task) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void JobDone(Completion& done) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StoreCopy(uint32_t index, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void CollectDone(uint32_t index, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void CollectDone(uint32_t index, JobResult& result, bool stale) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void CommitDone(uint64_t sequence, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
   void TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage, const TaskMeta& reported)
@@ -349,7 +352,7 @@ class Engine {
   void StartCollect(uint32_t index, Cause& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy = {})
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void StartDiscard(JobSpec job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void StartDiscard(JobSpec job, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   JobSpec NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   // `initiator`: the span whose child the job's is.
   void StartJob(JobSpec job, const SpanContext& initiator, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);

@@ -64,7 +64,7 @@ struct JobResult {
   bool index_damaged = false;                      // Open: the index, not the data
   std::optional<ShardRecord> record = {};          // what to store; of a failure: the record with the cause
   KvBatch batch = {};                              // to be committed with it
-  std::string old_copy = {};                       // Initialize: a copy of ours that the record names no more
+  std::string old_copy = {};                       // Initialize: a copy of ours that the record it made names no more
   std::shared_ptr<const OpenShard> open = {};      // Open
 };
 

@@ -313,6 +313,7 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
   if (before.state == ShardState::kErrored && before.error_code == static_cast<int>(absl::StatusCode::kDataLoss) &&
       !Mutant(kMutantOldCopyTrusted)) {
     before.copy.reset();
+    result.old_copy = old_copy;  // whatever becomes of this attempt
   }
   result.record = before;
   ASSIGN_OR_RETURN(Indexed indexed, IndexAnySource(job, before, work));
@@ -322,7 +323,7 @@ absl::Status JobExecutor::Initialize(const JobSpec& job, JobResult& result) {
     return added;
   }
   const bool replaced = !result.record->copy.has_value() || result.record->copy->name != old_copy;
-  if (replaced && !Mutant(kMutantAdoptedCopyKept)) result.old_copy = old_copy;
+  result.old_copy = replaced && !Mutant(kMutantAdoptedCopyKept) ? old_copy : std::string();
   // Of another version, or it would have been gone on with. Should it stay, the next who needs room names it.
   if (seams_.upgrader != nullptr) seams_.upgrader->DeleteLeft(*seams_.io, job.key.FileStem()).IgnoreError();
   return absl::OkStatus();

@@ -116,12 +116,12 @@ constexpr Row kTable[] = {
     Refuse(kErrored,    Op::kRegister),
     Ignore(kErrored,    Op::kInitialize),
     Bug(kErrored,       Op::kMakeAvailable),
-    Step(kErrored,      Op::kAcquire,        If::kRecoverOnAcquire, kRecovering,   kPark | kCancelJobs | kStartInitialize),
+    Step(kErrored,      Op::kAcquire,        If::kRecoverOnAcquire, kRecovering,   kPark | kStartInitialize),
     Refuse(kErrored,    Op::kAcquire),       // with the cause
     Bug(kErrored,       Op::kServe),
     Step(kErrored,      Op::kRelease,        If::kAlways,           kErrored,      kUnref),  // stays errored
     Ignore(kErrored,    Op::kFail),          // the first cause stands
-    Step(kErrored,      Op::kRecover,        If::kAlways,           kRecovering,   kPark | kCancelJobs | kStartInitialize),
+    Step(kErrored,      Op::kRecover,        If::kAlways,           kRecovering,   kPark | kStartInitialize),
     Step(kErrored,      Op::kCollect,        If::kHasCopy,          kErrored,      kPark | kStartCollect),
     Ignore(kErrored,    Op::kCollect),
     Refuse(kErrored,    Op::kDestroy,        If::kHasRefs),

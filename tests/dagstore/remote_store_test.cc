@@ -375,6 +375,29 @@ TEST_CASE("remote store: copies of errored shards make room, and are fetched aga
   CheckServes(*world.store, "a", 3, 500);
 }
 
+TEST_CASE("remote store: a damaged copy goes when its shard is recovered, also if that fails") {
+  World world;
+  world.options.sources.attempts_max = 1;
+  world.Restart();
+  RemoteSource& source = world.Source("a", MakeCar(3, 2000));
+  REQUIRE_STATUS_OK(world.Register("a"));
+  {
+    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
+    accessor.ReportDamage(DataLoss("said so by the test"), Damage::kShard);
+  }
+  while (ValueOf(world.store->GetShardInfo(ShardKey("a"))).state != ShardState::kErrored) std::this_thread::yield();
+  CHECK_GT(ValueOf(world.store->Stats()).copies.bytes, 0);
+  source.open_error = Unavailable("connection refused");
+  SUBCASE("by the same process") {}
+  SUBCASE("by the next") { world.Restart(); }
+  CHECK_CODE(world.store->RecoverShardSync(ShardKey("a")), kUnavailable);
+  while (ValueOf(world.store->Stats()).copies.bytes != 0) std::this_thread::yield();
+  CHECK_EQ(ValueOf(world.store->GetShardInfo(ShardKey("a"))).copy_bytes, 0);
+  source.open_error = absl::OkStatus();
+  REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
+  CheckServes(*world.store, "a", 3, 500);
+}
+
 TEST_CASE("remote store: a copy that no record names makes room, not the one that is read") {
   World world;
   RemoteSource& source = world.Source("a", MakeCar(3, 2000));

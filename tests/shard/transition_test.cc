@@ -98,9 +98,12 @@ TEST_CASE("transition: what each operation does to a shard in each state") {
       {S::kErrored, Op::kRelease, one_ref, Verdict::kStep, S::kErrored, kUnref},  // row 10
       {S::kErrored, Op::kFail, none, Verdict::kIgnore, S::kErrored, kNothing},    // the first cause stands
       {S::kErrored, Op::kRecover, none, Verdict::kStep, S::kRecovering, kPark | kStartInitialize},
-      {S::kErrored, Op::kCollect, copy, Verdict::kIgnore, S::kErrored, kNothing},  // row 12
+      {S::kErrored, Op::kCollect, copy, Verdict::kStep, S::kErrored, kPark | kStartCollect},
+      {S::kErrored, Op::kCollect, none, Verdict::kIgnore, S::kErrored, kNothing},
+      {S::kErrored, Op::kCollect, copy_in_use, Verdict::kIgnore, S::kErrored, kNothing},  // row 12
+      {S::kErrored, Op::kCollect, copy_with_job, Verdict::kIgnore, S::kErrored, kNothing},
       {S::kErrored, Op::kDestroy, one_ref, Verdict::kRefuse, S::kErrored, kNothing},
-      {S::kErrored, Op::kDestroy, none, Verdict::kStep, S::kDestroying, kDestroyIdle | kHide},
+      {S::kErrored, Op::kDestroy, none, Verdict::kStep, S::kDestroying, kDestroyIdle | kHide | kCancelJobs},
 
       {S::kDestroying, Op::kAcquire, none, Verdict::kRefuse, S::kDestroying, kNothing},  // row 15
       {S::kDestroying, Op::kRegister, none, Verdict::kRefuse, S::kDestroying, kNothing},
