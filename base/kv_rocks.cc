@@ -328,14 +328,14 @@ class RocksKv final : public Kv {
 };
 
 // RocksDB starts three threads when it opens a database. If one is not to be had it throws, and leaves the database
-// locked for as long as the process lives.
+// locked for as long as the process lives. Tried with a few to spare: others may take some in between.
 absl::Status CheckThreadsLeft(const std::string& path) {
   absl::Status status;
   std::vector<std::thread> threads;
   std::promise<void> tried;
   const std::shared_future<void> end(tried.get_future());
   try {
-    for (int i = 0; i < 3; ++i) threads.emplace_back([end] { end.wait(); });
+    for (int i = 0; i < 8; ++i) threads.emplace_back([end] { end.wait(); });
   } catch (const std::system_error& error) {
     status = ResourceExhausted("open database {}: no thread is left for it: {}", path, error.code().message());
   }

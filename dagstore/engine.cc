@@ -341,7 +341,7 @@ void Engine::JobDone(Completion& done) {
     if (done.job == JobKind::kInitialize) Discard(slot.key(), done.ordinal, meta, std::move(made));
     if (done.job == JobKind::kCollect) {
       // What stopped it was no request of those who wait for it.
-      if (job->dying() && !result.status.ok()) {
+      if (absl::IsCancelled(result.status)) {
         result.status = FailedPrecondition("shard \"{}\" is {} by now", job->key.Printable(), StateName(slot.state));
       }
       CollectDone(done.slot, result, /*stale=*/true);
@@ -638,6 +638,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
     slot.has_copy = record.copy.has_value();
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(record));
     if (cause.result != nullptr && !cause.result->old_copy.empty() && !Mutant(kMutantDamagedCopyKept)) {
+      if (slot.references == 0) Close(active);  // it reads that copy, which would be spared
       JobSpec job(Aside(cause.meta));
       job.key = ShardKey(slot.key());
       job.old_copy = std::move(cause.result->old_copy);

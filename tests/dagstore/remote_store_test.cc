@@ -379,8 +379,12 @@ TEST_CASE("remote store: a damaged copy goes when its shard is recovered, also i
   World world;
   world.options.sources.attempts_max = 1;
   world.Restart();
-  RemoteSource& source = world.Source("a", MakeCar(3, 2000));
+  bool partial = false;
+  SUBCASE("a whole one") {}
+  SUBCASE("one that is not whole") { partial = true; }
+  RemoteSource& source = world.Source("a", partial ? MakeIndexedCar(3, 20'000) : MakeCar(3, 2000));
   REQUIRE_STATUS_OK(world.Register("a"));
+  CHECK_EQ(ValueOf(world.store->GetShardInfo(ShardKey("a"))).copy_partial, partial);
   {
     const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
     accessor.ReportDamage(DataLoss("said so by the test"), Damage::kShard);
