@@ -1,4 +1,4 @@
-// ShardTable: every shard of the store, at about 127 bytes each at rest (64-byte keys), and 16 more in Directory once
+// ShardTable: every shard of the store, at about 130 bytes each at rest (64-byte keys), and 16 more in Directory once
 // it is indexed. What only active shards need (waiters, open files, errors) is apart, in ActiveShard.
 //
 // Threads: the loop, except Directory, which any thread may read.
