@@ -344,7 +344,8 @@ void Engine::JobDone(Completion& done) {
       if (absl::IsCancelled(result.status)) {
         result.status = FailedPrecondition("shard \"{}\" is {} by now", job->key.Printable(), StateName(slot.state));
       }
-      CollectDone(done.slot, result, /*stale=*/true);
+      result.record.reset();  // that of the shard may be newer; it names a copy that is gone, which the next open mends
+      CollectDone(done.slot, result);
     }
     if (slot.state == ShardState::kDestroying) StartDestroy(done.slot, meta);
     MaybeRest(done.slot);
@@ -364,7 +365,7 @@ void Engine::JobDone(Completion& done) {
     result.status = Unavailable("the store is read-only: {}", ToString(store_error_));  // what it did cannot be stored
   }
   if (done.job == JobKind::kCollect) {
-    CollectDone(done.slot, result, /*stale=*/false);
+    CollectDone(done.slot, result);
     return;
   }
   Cause cause(meta);
@@ -410,15 +411,13 @@ void Engine::StoreCopy(uint32_t index, JobResult& result) {
   ++gathering_.changes;
 }
 
-// `stale`: the record may have been written since the job read it, and names a copy that is gone; the next open mends
-// that.
-void Engine::CollectDone(uint32_t index, JobResult& result, bool stale) {
+void Engine::CollectDone(uint32_t index, JobResult& result) {
   Slot& slot = shards_[index];
   ActiveShard& active = Activate(index);
-  if (result.status.ok() && !stale) StoreCopy(index, result);
+  if (result.status.ok()) StoreCopy(index, result);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (waiter.op != ShardOp::kCollect || waiter.stopping) {
+    if (!waiter.collects() || waiter.stopping) {
       active.waiters.push_back(std::move(waiter));  // an acquirer who came meanwhile
       continue;
     }
@@ -639,10 +638,7 @@ void Engine::Persist(uint32_t index, const Row& row, Cause& cause) {
     batch_.Put(KvTable::kRecords, std::move(key), EncodeRecord(record));
     if (cause.result != nullptr && !cause.result->old_copy.empty() && !Mutant(kMutantDamagedCopyKept)) {
       if (slot.references == 0) Close(active);  // it reads that copy, which would be spared
-      JobSpec job(Aside(cause.meta));
-      job.key = ShardKey(slot.key());
-      job.old_copy = std::move(cause.result->old_copy);
-      StartDiscard(std::move(job), batch_sequence_);
+      Discard(slot.key(), 0, cause.meta, std::move(cause.result->old_copy), batch_sequence_);
     }
   }
   active.pending = batch_sequence_;
@@ -705,11 +701,7 @@ void Engine::ReplyParked(uint32_t index) {
   ActiveShard& active = Activate(index);
   std::vector<Waiter> waiters = std::exchange(active.waiters, {});
   for (Waiter& waiter : waiters) {
-    if (waiter.collects()) {
-      active.waiters.push_back(std::move(waiter));
-      continue;
-    }
-    if (waiter.op == ShardOp::kAcquire || waiter.stopping) {
+    if (waiter.op == ShardOp::kAcquire || waiter.collects() || waiter.stopping) {
       waiter.next_gen = false;  // the job has ended, well
       active.waiters.push_back(std::move(waiter));  // an acquirer waits for the data to be open
       continue;
@@ -1122,14 +1114,15 @@ void Engine::StartDestroy(uint32_t index, const TaskMeta& meta) {
   StartJob(NewJob(index, JobKind::kDestroy, meta), meta.span, active.pending);
 }
 
-void Engine::Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy) {
+void Engine::Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy,
+                     uint64_t rests_on) {
   if (ordinal == 0 && old_copy.empty()) return;
   if (ordinal != 0) seams_.top->Drop(ordinal);
   JobSpec job(Aside(meta));
   job.key = ShardKey(key);
   job.ordinal = ordinal;
   job.old_copy = std::move(old_copy);
-  StartDiscard(std::move(job), kNothingPending);
+  StartDiscard(std::move(job), rests_on);
 }
 
 void Engine::StartDiscard(JobSpec job, uint64_t rests_on) {

@@ -318,7 +318,7 @@ class Engine {
   void RunInternal(const Internal& task) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void JobDone(Completion& done) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StoreCopy(uint32_t index, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void CollectDone(uint32_t index, JobResult& result, bool stale) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
+  void CollectDone(uint32_t index, JobResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void CommitDone(uint64_t sequence, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
 
   void TakeDamage(uint32_t index, Ordinal ordinal, absl::Status status, Damage damage, const TaskMeta& reported)
@@ -350,7 +350,8 @@ class Engine {
   void StartOpen(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);  // for the first acquirer who waits
   void StartDestroy(uint32_t index, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartCollect(uint32_t index, Cause& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
-  void Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy = {})
+  void Discard(std::string_view key, Ordinal ordinal, const TaskMeta& meta, std::string old_copy = {},
+               uint64_t rests_on = kNothingPending)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   void StartDiscard(JobSpec job, uint64_t rests_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);
   JobSpec NewJob(uint32_t index, JobKind kind, const TaskMeta& meta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loop_);

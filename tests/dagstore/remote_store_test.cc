@@ -89,6 +89,11 @@ struct World {
     CHECK_CODE(Register("a"), kUnavailable);
     return source;
   }
+  // A reader says so, and has left when the shard is Errored.
+  void FindDamaged(const std::string& host) {
+    ValueOf(store->AcquireShardSync(ShardKey(host))).ReportDamage(DataLoss("said so by the test"), Damage::kShard);
+    while (ValueOf(store->GetShardInfo(ShardKey(host))).state != ShardState::kErrored) std::this_thread::yield();
+  }
   uint64_t BytesOnDisk() const {
     uint64_t bytes = 0;
     for (const auto& entry : fs::directory_iterator(options.dir + "/transients")) {
@@ -352,11 +357,7 @@ TEST_CASE("remote store: copies of errored shards make room, and are fetched aga
   world.options.copies.bytes_max = source.content.size() * 3 / 2;
   world.Restart();
   REQUIRE_STATUS_OK(world.Register("a"));
-  {
-    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
-    accessor.ReportDamage(DataLoss("said so by the test"), Damage::kShard);
-  }
-  while (ValueOf(world.store->GetShardInfo(ShardKey("a"))).state != ShardState::kErrored) std::this_thread::yield();
+  world.FindDamaged("a");
   SUBCASE("by the same process") {}
   SUBCASE("by the next") { world.Restart(); }
   SUBCASE("gc removes them, too") {
@@ -385,11 +386,7 @@ TEST_CASE("remote store: a damaged copy goes when its shard is recovered, also i
   RemoteSource& source = world.Source("a", partial ? MakeIndexedCar(3, 20'000) : MakeCar(3, 2000));
   REQUIRE_STATUS_OK(world.Register("a"));
   CHECK_EQ(ValueOf(world.store->GetShardInfo(ShardKey("a"))).copy_partial, partial);
-  {
-    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
-    accessor.ReportDamage(DataLoss("said so by the test"), Damage::kShard);
-  }
-  while (ValueOf(world.store->GetShardInfo(ShardKey("a"))).state != ShardState::kErrored) std::this_thread::yield();
+  world.FindDamaged("a");
   CHECK_GT(ValueOf(world.store->Stats()).copies.bytes, 0);
   source.open_error = Unavailable("connection refused");
   SUBCASE("by the same process") {}
@@ -446,11 +443,7 @@ TEST_CASE("remote store: a copy that an earlier process began and that is replac
   world.Restart();
   source.fail_at.reset();
   REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
-  {
-    const Accessor accessor = ValueOf(world.store->AcquireShardSync(ShardKey("a")));
-    accessor.ReportDamage(DataLoss("said so by the test"), Damage::kShard);
-  }
-  while (ValueOf(world.store->GetShardInfo(ShardKey("a"))).state != ShardState::kErrored) std::this_thread::yield();
+  world.FindDamaged("a");
   REQUIRE_STATUS_OK(world.store->RecoverShardSync(ShardKey("a")));
   world.Restart();
   CheckServes(*world.store, "a", 3, 500);

@@ -52,20 +52,20 @@ void BenchRestart(const BenchConfig& config) {
   DAGSTORE_CHECK_OK(OpenBenchStore(options)->Close());  // the log is written out once
 
   std::vector<double> resident;
-  ComparePair(config, {"open to first answer", "s", "", "open and scan of the records", "<= 3, and <= 1.0 s"},
-              [&] {
-                malloc_trim(0);
-                const double before = ResidentBytes();
-                std::unique_ptr<DagStore> store;
-                const double took = Seconds([&] {
-                  store = OpenBenchStore(options);
-                  DAGSTORE_CHECK_OK(store->GetShardInfo(ShardName(shards / 2)).status());
-                });
-                malloc_trim(0);
-                resident.push_back((ResidentBytes() - before) / static_cast<double>(shards));
-                DAGSTORE_CHECK_OK(store->Close());
-                return took;
-              },
+  const auto open = [&] {
+    malloc_trim(0);  // a start finds an empty heap, not what the other has left of it
+    const double before = ResidentBytes();
+    std::unique_ptr<DagStore> store;
+    const double took = Seconds([&] {
+      store = OpenBenchStore(options);
+      DAGSTORE_CHECK_OK(store->GetShardInfo(ShardName(shards / 2)).status());
+    });
+    malloc_trim(0);
+    resident.push_back((ResidentBytes() - before) / static_cast<double>(shards));
+    DAGSTORE_CHECK_OK(store->Close());
+    return took;
+  };
+  ComparePair(config, {"open to first answer", "s", "", "open and scan of the records", "<= 3, and <= 1.0 s"}, open,
               [&] {
                 return Seconds([&] {
                   auto kv = OpenRocksKv(options.dir + "/db", {});
@@ -86,19 +86,10 @@ void BenchRestart(const BenchConfig& config) {
   few.once = config.quick;
   ComparePair(few, {"  the original's start over ours", "s", "", "open to first answer", ">= 6"},
               [&] {
-                malloc_trim(0);  // a start finds an empty heap, not what the other has left of it
+                malloc_trim(0);
                 return Seconds([&] { DAGSTORE_CHECK(reference.LoadAll() == shards); });
               },
-              [&] {
-                malloc_trim(0);
-                std::unique_ptr<DagStore> store;
-                const double took = Seconds([&] {
-                  store = OpenBenchStore(options);
-                  DAGSTORE_CHECK_OK(store->GetShardInfo(ShardName(shards / 2)).status());
-                });
-                DAGSTORE_CHECK_OK(store->Close());
-                return took;
-              });
+              open);
   auto kv = OpenRocksKv(options.dir + "/db", {});
   DAGSTORE_CHECK_OK(kv.status());
   PrintFigure("disk per shard", static_cast<double>((*kv)->SizeBytes()) / static_cast<double>(shards), "bytes");
